@@ -1,0 +1,189 @@
+"""What an engine is: something that continues token ids.
+
+One call, :meth:`Engine.stream`. Batching, prefix reuse and concurrency live inside the engine: callers just ``await``,
+and many awaiting at once make one batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from wrongturn.signals import SignalConfig, Signals
+from wrongturn.trace import Ids
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can do, found by a probe where it is remote, and written into every trace."""
+
+    vocab_size: int | None = None
+    context: int | None = None
+    top_k: int = 0  # most alternatives per token; equal to vocab_size where the full distribution is known
+    logprobs: str = "raw"  # "raw": before temperature and truncation; "processed": after; "none"
+    prefix: bool = True  # continues an arbitrary token prefix
+    logits: bool = False
+    hidden_states: bool = False
+    edits: bool = False  # takes a logit edit per step
+
+    def dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. Temperature 0 is greedy; ``top_p`` keeps the smallest nucleus of that mass."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:
+            raise ValueError(f"temperature must be at least 0, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], not {self.top_p}")
+
+
+class Meter:
+    """A cap on decoded tokens shared by any number of concurrent requests; the engine counts, nobody overspends."""
+
+    def __init__(self, limit: int | None = None) -> None:
+        if limit is not None and limit < 1:
+            raise ValueError(f"a budget must be at least 1 token, not {limit}")
+        self.limit = limit
+        self.spent = 0
+
+    @property
+    def left(self) -> float:
+        """Tokens that may still be decoded."""
+        return float("inf") if self.limit is None else self.limit - self.spent
+
+
+class Watch(Protocol):
+    """The state of one stop condition over the rows of an engine's batch, evaluated for all rows at once."""
+
+    def admit(self, row: int, ids: Sequence[int], signals: Signals) -> None:
+        """A request begins in ``row``; ``ids`` and ``signals`` are what its trace holds so far (the history)."""
+
+    def step(
+        self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals
+    ) -> npt.NDArray[np.bool_]:
+        """Which of ``rows`` stop *before* their next token is drawn.
+
+        ``last`` is the last token of each row, ``signals`` describe the distribution of its next token (``nll`` is NaN).
+        """
+        ...
+
+    def release(self, row: int) -> None:
+        """The request in ``row`` has ended."""
+
+
+class Until(Protocol):
+    """A stop condition. Equal conditions share one :class:`Watch`; so they are frozen, hashable dataclasses."""
+
+    def watch(self, rows: int) -> Watch:
+        """Fresh state for up to ``rows`` concurrent requests."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Continue ``prefix`` (prompt and completion so far, one sequence of ids).
+
+    ``start`` is where the completion begins in ``prefix``; ``history`` its signals (for ``until``). The draw at
+    completion position i depends on (seed, i) and the distribution alone, whatever else is in the batch.
+    """
+
+    prefix: Ids
+    max_tokens: int
+    sampling: Sampling = Sampling()
+    seed: int = 0
+    stop_ids: tuple[int, ...] = ()
+    start: int | None = None
+    history: Signals | None = None
+    until: Until | None = None
+    meter: Meter | None = None
+    top_k: int = 0
+    chunk: int | None = None  # tokens per yielded chunk; None: everything at once, at the end
+    signals: SignalConfig = SignalConfig()
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A piece of a continuation: one entry per token. ``finish`` is set on the last chunk, as are the prefill counts.
+
+    ``pending`` holds, where ``finish`` is "until", the signals (length 1) of the distribution that made it stop.
+    """
+
+    ids: Ids
+    signals: Signals
+    top_ids: npt.NDArray[np.int32]
+    top_logprobs: npt.NDArray[np.float32]
+    finish: str | None = None
+    prompt: int = 0  # tokens computed by prefill for this request
+    reused: int = 0  # prefix tokens found in the cache
+    pending: Signals | None = None
+
+    @classmethod
+    def concat(cls, chunks: Sequence[Chunk]) -> Chunk:
+        """One chunk of several, in order."""
+        last = chunks[-1]
+        return cls(
+            np.concatenate([c.ids for c in chunks]),
+            Signals.concat([c.signals for c in chunks]),
+            np.concatenate([c.top_ids for c in chunks]),
+            np.concatenate([c.top_logprobs for c in chunks]),
+            last.finish,
+            last.prompt,
+            last.reused,
+            last.pending,
+        )
+
+
+class Engine(ABC):
+    """Continues token ids. Closing the iterator early stops decoding at once and frees its place in the batch."""
+
+    name: str
+    model: str
+    capabilities: Capabilities
+
+    @abstractmethod
+    def stream(self, request: Request) -> AsyncIterator[Chunk]:
+        """Chunks of the continuation, at least one.
+
+        Raises ``ValueError`` for a token id outside the vocabulary or a prefix that leaves no room in the context.
+        """
+
+    async def generate(self, request: Request) -> Chunk:
+        """The whole continuation."""
+        return Chunk.concat([chunk async for chunk in self.stream(request)])
+
+    def provenance(self) -> dict[str, Any]:
+        """What is stamped on traces: engine, model, capabilities."""
+        return {"engine": self.name, "model": self.model, "capabilities": self.capabilities.dict()}
+
+    def check(self, request: Request) -> None:
+        """The bad input every engine refuses alike."""
+        prefix, known = request.prefix, self.capabilities
+        if request.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, not {request.max_tokens}")
+        if len(prefix) == 0:
+            raise ValueError("the prefix is empty: there must be at least one token to continue")
+        if known.vocab_size is not None:
+            bad = np.flatnonzero((prefix < 0) | (prefix >= known.vocab_size))
+            if len(bad):
+                raise ValueError(
+                    f"token id {prefix[bad[0]]} at position {bad[0]} is outside the vocabulary of {known.vocab_size}"
+                )
+        if known.context is not None and len(prefix) >= known.context:
+            raise ValueError(f"the prefix has {len(prefix)} tokens; the context of {self.model} holds {known.context}")
+
+    async def close(self) -> None:
+        """Release what the engine holds."""
+
+

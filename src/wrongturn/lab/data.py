@@ -1,0 +1,122 @@
+"""Training examples for graph search: full searches, and two drills that teach its parts."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from wrongturn.tasks import graphs as gs
+
+IGNORE = -100
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is trained on, as functions of progress p in [0, 1].
+
+    Graphs grow from ``start_nodes`` to ``nodes`` during the first ``growth`` of training. Drills: *listing* writes the
+    adjacency of every node in random order (the choice of node carries no loss); *traversal* is a search with no target,
+    which visits everything reachable. Both shares fall linearly to ``*_end`` at ``drill_until`` and stay there.
+    """
+
+    nodes: int = 15
+    hops: tuple[int, int] = (2, 4)
+    start_nodes: tuple[int, int] = (5, 8)
+    growth: float = 0.2
+    listing: float = 0.5
+    listing_end: float = 0.03
+    traversal: float = 0.2
+    traversal_end: float = 0.12
+    drill_until: float = 0.35
+    label_weight: float = 3.0
+    batch: int = 32
+
+
+Example = tuple[list[int], list[float]]  # ids, and the loss weight of each id as a target
+
+
+def listing_drill(rng: random.Random, nodes: int) -> tuple[list[int], list[int], list[int]]:
+    """Prompt without a query, adjacency of all nodes in random order: (prompt, trace, positions that carry no loss)."""
+    query = gs.Query(gs.random_edges(rng, nodes), 0, 0)
+    adjacent = query.neighbours()
+    order = rng.sample(sorted(adjacent), len(adjacent))
+    prompt = gs.prompt_ids(query)[:-3]
+    trace, free = [gs.OPEN], []
+    for node in order:
+        free.append(len(trace))
+        trace += gs.listing(node, adjacent[node])
+    return prompt, trace, free
+
+
+def traversal_drill(rng: random.Random, nodes: int) -> tuple[list[int], list[int], list[int]]:
+    """Prompt with a source and no target, every reachable node expanded breadth-first, then the end token."""
+    query = gs.Query(gs.random_edges(rng, nodes), 0, 0)
+    adjacent = query.neighbours()
+    source = rng.choice(sorted(adjacent))
+    prompt = [*gs.prompt_ids(query)[:-3], source + gs.FIRST_LABEL]
+    trace = [gs.OPEN]
+    for node in gs.distances(adjacent, source):  # a dict in order of discovery, which is breadth-first order
+        trace += gs.listing(node, adjacent[node])
+    return prompt, [*trace, gs.EOS], []
+
+
+def search(rng: random.Random, nodes: int, hops: tuple[int, int]) -> tuple[list[int], list[int], list[int]]:
+    """A query and its gold trace."""
+    query = gs.random_query(rng, nodes, hops)
+    return gs.prompt_ids(query), gs.gold(query), []
+
+
+def examples(recipe: Recipe, rng: random.Random, p: float) -> Iterator[Example]:
+    """Endless examples at progress ``p``."""
+    fade = max(0.0, 1 - p / recipe.drill_until)
+    listing = recipe.listing_end + (recipe.listing - recipe.listing_end) * fade
+    traversal = recipe.traversal_end + (recipe.traversal - recipe.traversal_end) * fade
+    grown = min(1.0, p / recipe.growth) if recipe.growth > 0 else 1.0
+    while True:
+        small = rng.randint(*recipe.start_nodes)
+        nodes = round(small + (recipe.nodes - small) * grown)
+        kind = rng.random()
+        if kind < listing:
+            prompt, trace, free = listing_drill(rng, nodes)
+        elif kind < listing + traversal:
+            prompt, trace, free = traversal_drill(rng, nodes)
+        else:
+            low, high = recipe.hops
+            prompt, trace, free = search(rng, nodes, (min(low, 2), min(high, max(2, nodes - 3))))
+        weight = [0.0] * len(prompt) + [
+            recipe.label_weight if gs.FIRST_LABEL <= t < gs.FIRST_LABEL + gs.LABELS else 1.0 for t in trace
+        ]
+        for i in free:
+            weight[len(prompt) + i] = 0.0
+        yield prompt + trace, weight
+
+
+def batches(
+    recipe: Recipe, seed: int, start: int, progress: Callable[[int], float]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Batches from number ``start`` on: ids [B, T] padded on the right, weights [B, T] of each id as a target.
+
+    Groups of 16 batches are drawn together and sorted by length, which wastes little on padding; group g depends on
+    (seed, g) alone, so a resumed run sees what it would have seen.
+    """
+    group = 16
+    number = start
+    while True:
+        g = number // group
+        rng = random.Random(f"{seed}/{g}")
+        source = examples(recipe, rng, progress(g * group))
+        pool = sorted((next(source) for _ in range(group * recipe.batch)), key=lambda e: len(e[0]))
+        order = rng.sample(range(group), group)
+        for k in order[number % group :]:
+            rows = pool[k * recipe.batch : (k + 1) * recipe.batch]
+            longest = -(-max(len(ids) for ids, _ in rows) // 8) * 8
+            ids = np.full((recipe.batch, longest), gs.PAD, np.int64)
+            weights = np.zeros((recipe.batch, longest), np.float32)
+            for r, (row, weight) in enumerate(rows):
+                ids[r, : len(row)] = row
+                weights[r, : len(row)] = weight
+            yield ids, weights
+            number += 1

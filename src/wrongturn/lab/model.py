@@ -1,0 +1,119 @@
+"""The lab's one architecture: a small Llama (RMSNorm, RoPE, SwiGLU, tied embeddings, attention biases)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Shape of a reasoner; ``context`` is the longest prompt + trace in tokens."""
+
+    vocab: int = 31
+    layers: int = 4
+    heads: int = 4
+    width: int = 128
+    ffn: int = 256
+    context: int = 384
+    rope_theta: float = 500.0
+    norm_eps: float = 1e-5
+
+    @property
+    def head_dim(self) -> int:
+        return self.width // self.heads
+
+    def parameters(self) -> int:
+        """Number of weights."""
+        d, f = self.width, self.ffn
+        return self.vocab * d + d + self.layers * (4 * d * d + 4 * d + 3 * d * f + 2 * d)
+
+
+def rope_frequencies(config: ModelConfig) -> Tensor:
+    """[head_dim / 2] angular frequencies, radians per token."""
+    h = config.head_dim
+    return config.rope_theta ** (-torch.arange(0, h, 2, dtype=torch.float64) / h)
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads, d, f = config.heads, config.width, config.ffn
+        self.norm1 = nn.RMSNorm(d, eps=config.norm_eps)
+        self.qkv = nn.Linear(d, 3 * d)
+        self.out = nn.Linear(d, d)
+        self.norm2 = nn.RMSNorm(d, eps=config.norm_eps)
+        self.gate_up = nn.Linear(d, 2 * f, bias=False)
+        self.down = nn.Linear(f, d, bias=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        b, t, d = x.shape
+        q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
+        x = x + self.out(attended.transpose(1, 2).reshape(b, t, d))
+        gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
+        return x + self.down(F.silu(gate) * up)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary position embedding, half-split layout (as Hugging Face's Llama and ONNX Runtime's rotary)."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+class Reasoner(nn.Module):
+    """Token ids [batch, tokens] -> logits [batch, tokens, vocab]; pad on the right."""
+
+    cos: Tensor
+    sin: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocab, config.width)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
+        angles = torch.outer(torch.arange(config.context, dtype=torch.float64), rope_frequencies(config))
+        self.register_buffer("cos", angles.cos().float(), persistent=False)
+        self.register_buffer("sin", angles.sin().float(), persistent=False)
+        self.apply(self._initialise)
+        for block in self.blocks:
+            assert isinstance(block, Block)
+            for linear in (block.out, block.down):  # GPT-2: residual branches start smaller the deeper the model
+                nn.init.normal_(linear.weight, std=0.02 * (128 / config.width) ** 0.5 / (2 * config.layers) ** 0.5)
+
+    def _initialise(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02 * (128 / self.config.width) ** 0.5 * 2)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Embedding):
+            nn.init.normal_(module.weight, std=0.06)
+
+    def hidden(self, ids: Tensor) -> Tensor:
+        """Final normed hidden states [batch, tokens, width]."""
+        x = self.embed(ids)
+        cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
+        for block in self.blocks:
+            x = block(x, cos, sin)
+        return self.norm(x)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return F.linear(self.hidden(ids), self.embed.weight)
+
+    @torch.no_grad()
+    def look_back(self, offsets: tuple[int, ...] = (1, 2), strength: float = 5.5) -> None:
+        """Let the first layer's heads be born attending to fixed offsets, which breaks the neighbour-lookup plateau.
+
+        With RoPE, a query bias c·e^(-i·d·f) against a key bias c scores c²·Σ cos(f·(distance - d)): a peak at distance d.
+        """
+        config, first = self.config, self.blocks[0]
+        assert isinstance(first, Block) and first.qkv.bias is not None
+        bias = first.qkv.bias.view(3, config.heads, 2, config.head_dim // 2)
+        f = rope_frequencies(config).float()
+        for head, d in enumerate(offsets):
+            bias[0, head, 0], bias[0, head, 1] = strength * (d * f).cos(), -strength * (d * f).sin()
+            bias[1, head, 0], bias[1, head, 1] = strength, 0.0

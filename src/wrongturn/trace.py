@@ -1,0 +1,168 @@
+"""The nouns everything else is made of: problem, trace, lineage, usage. Plain data, no behaviour that needs an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wrongturn.signals import Signals
+
+TRACE_VERSION = 1
+"""Version of the stored trace. A change of its fields raises it and adds a step to ``MIGRATIONS``."""
+
+Ids = npt.NDArray[np.int32]
+
+FINISH = ("stop", "length", "until", "budget", "cancelled")
+"""Why decoding ended: end token, token limit, a stop condition, the budget, or the caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is asked. ``group`` is what results are broken down by (a distribution, a level, a subject)."""
+
+    id: str
+    task: str
+    prompt: str
+    prompt_ids: tuple[int, ...]
+    reference: str | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a trace was forked from: the parent's id, the completion token index of the fork, and why."""
+
+    parent: str
+    at: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Usage:
+    """The ledger: tokens by what was done with them.
+
+    ``prompt`` were computed by prefill and ``reused`` were found in the engine's prefix cache (measured); ``ideal`` is
+    what prefill would compute under a perfect prefix cache. Decoded tokens are ``kept`` where they are part of the
+    returned trace and ``dropped`` where not; ``injected`` were written by the strategy, ``judge`` decoded by a judge.
+    """
+
+    prompt: int = 0
+    reused: int = 0
+    ideal: int = 0
+    kept: int = 0
+    dropped: int = 0
+    injected: int = 0
+    judge: int = 0
+    seconds: float = 0.0
+
+    @property
+    def decoded(self) -> int:
+        """All decoded tokens, whatever became of them: what a budget caps and comparisons are made equal in."""
+        return self.kept + self.dropped
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
+
+
+@dataclass(slots=True)
+class Trace:
+    """One rollout: token ids in, token ids out, and what the model's distribution said at each token.
+
+    ``signals`` and ``top_*`` have one entry per completion token; injected tokens are NaN there. ``top_ids`` and
+    ``top_logprobs`` are [tokens, k], best first, padded with -1 and NaN. ``correct`` is the grade of the answer
+    (None: ungraded); ``onset`` the index of the first wrong token where a checker knows it (-1: none; None: unknown).
+    ``provenance`` holds engine, model, sampling and seed; it never holds a key or a header.
+    """
+
+    id: str
+    problem: str
+    task: str
+    prompt_ids: Ids
+    ids: Ids
+    signals: Signals
+    finish: str
+    group: str = ""
+    sample: int = 0
+    strategy: str = "sample"
+    text: str = ""
+    answer: str | None = None
+    correct: bool | None = None
+    onset: int | None = None
+    error: str | None = None
+    lineage: Lineage | None = None
+    events: list[dict[str, Any]] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+    top_ids: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros((0, 0), np.int32))
+    top_logprobs: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    provenance: dict[str, Any] = field(default_factory=dict)
+    version: int = TRACE_VERSION
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def to_record(self) -> dict[str, Any]:
+        """A flat row of plain values and 1-D arrays, as stored: nested parts become ``signal.*``, ``usage.*`` …"""
+        record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NESTED}
+        record["top_k"] = self.top_ids.shape[1] if self.top_ids.ndim == 2 else 0
+        record["top_ids"] = self.top_ids.ravel()
+        record["top_logprobs"] = self.top_logprobs.ravel()
+        record |= {f"signal.{name}": values for name, values in self.signals.dict().items()}
+        record |= {f"usage.{name}": value for name, value in asdict(self.usage).items()}
+        lineage = asdict(self.lineage) if self.lineage else {"parent": None, "at": None, "reason": None}
+        record |= {f"lineage.{name}": value for name, value in lineage.items()}
+        return record
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Trace:
+        """The trace of a stored row, migrated from whatever version wrote it.
+
+        Raises ``ValueError`` for a version newer than this package knows, or a row that lacks a field.
+        """
+        record = migrate(dict(record))
+        try:
+            k = int(record.pop("top_k"))
+            parts = {prefix: _take(record, prefix) for prefix in ("signal", "usage", "lineage")}
+            top_ids = np.asarray(record.pop("top_ids"), np.int32).reshape(-1, k) if k else np.zeros((0, 0), np.int32)
+            logprobs = np.asarray(record.pop("top_logprobs"), np.float32)
+            return cls(
+                **{f.name: record[f.name] for f in fields(cls) if f.name not in _NESTED},
+                signals=Signals.from_dict(parts["signal"]),
+                usage=Usage(**parts["usage"]),
+                lineage=Lineage(**parts["lineage"]) if parts["lineage"]["parent"] is not None else None,
+                top_ids=top_ids,
+                top_logprobs=logprobs.reshape(-1, k) if k else np.zeros((0, 0), np.float32),
+            )
+        except (KeyError, TypeError) as problem:
+            raise ValueError(f"trace {record.get('id', '?')!r}: missing or unknown field {problem}") from None
+
+
+_NESTED = {"signals", "usage", "lineage", "top_ids", "top_logprobs"}
+
+
+def _take(record: dict[str, Any], prefix: str) -> dict[str, Any]:
+    keys = [key for key in record if key.startswith(prefix + ".")]
+    return {key.removeprefix(prefix + "."): record.pop(key) for key in keys}
+
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""``MIGRATIONS[v]`` turns a record of version v into one of version v + 1."""
+
+
+def migrate(record: dict[str, Any]) -> dict[str, Any]:
+    """A record brought to ``TRACE_VERSION``. Raises ``ValueError`` for one written by a newer package."""
+    version = int(record.get("version", 0))
+    if version > TRACE_VERSION:
+        raise ValueError(
+            f"trace {record.get('id', '?')!r} has version {version}; this package reads up to {TRACE_VERSION}: upgrade it"
+        )
+    while version < TRACE_VERSION:
+        if version not in MIGRATIONS:
+            raise ValueError(f"trace {record.get('id', '?')!r} has version {version}, which was never published")
+        record = MIGRATIONS[version](record)
+        version += 1
+        record["version"] = version
+    return record
