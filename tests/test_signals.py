@@ -1,5 +1,6 @@
 """Signals against their definitions written out in plain Python, and the properties that must hold for any input."""
 
+import itertools
 import math
 
 import numpy as np
@@ -25,6 +26,10 @@ def entropy(p):
     return -math.fsum(x * math.log(x) for x in p if x > 0)
 
 
+def surprise(p):
+    return -math.log(p) if p else math.inf
+
+
 def is_nucleus(m, p, level, slack=1e-6):
     """Whether m is the smallest number of tokens reaching ``level``, forgiving rounding at the boundary."""
     ordered = sorted(p, reverse=True)
@@ -33,8 +38,8 @@ def is_nucleus(m, p, level, slack=1e-6):
 
 def check_row(signals, i, logits, chosen, config, tolerance):
     p = probabilities(logits)
-    ordered = sorted(p, reverse=True) + [0.0]
-    assert signals.nll[i] == pytest.approx(-math.log(p[chosen]) if p[chosen] else math.inf, abs=20 * tolerance, rel=1e-6)
+    ordered = [*sorted(p, reverse=True), 0.0]
+    assert signals.nll[i] == pytest.approx(surprise(p[chosen]), abs=20 * tolerance, rel=1e-6)
     assert signals.entropy[i] == pytest.approx(entropy(p), abs=tolerance)
     assert signals.entropy_low[i] == signals.entropy[i] == signals.entropy_high[i]
     assert signals.missing[i] == 0
@@ -74,10 +79,11 @@ def test_from_logits_at_both_sides_of_the_sorting_limit(vocab, scale, dtype):
         for i in range(5):
             row = logits[i].tolist()
             p, near = probabilities(row), int(np.sum(logits[i] - logits[i].max() >= -config.tie_delta)) - 1
-            assert signals.nll[i] == pytest.approx(-math.log(p[chosen[i]]) if p[chosen[i]] else math.inf, rel=1e-5, abs=1e-6)
+            assert signals.nll[i] == pytest.approx(surprise(p[chosen[i]]), rel=1e-5, abs=1e-6)
             assert signals.entropy[i] == pytest.approx(entropy(p), rel=2e-6, abs=2e-6)
             assert signals.margin[i] == pytest.approx(np.diff(sorted([0.0, *p])[-2:])[0], abs=1e-6)
             assert is_nucleus(int(signals.nucleus_size[i]), p, config.nucleus_p, slack=2e-6)
+            assert signals.nucleus_size[i] <= np.sum(logits[i] > -np.inf)  # at nucleus_p = 1 too
             assert signals.near_tie[i] == near
 
 
@@ -128,7 +134,8 @@ def test_blocks_and_leading_axes_are_invisible():
     logits, chosen = random_rows(3, 6000, 31, 3.0)
     logits = logits.astype(np.float32)
     whole, folded = from_logits(logits, chosen), from_logits(logits.reshape(2, 60, 50, 31), chosen.reshape(2, 60, 50))
-    assert folded.shape == (2, 60, 50) and len(folded) == 50
+    assert folded.shape == (2, 60, 50)
+    assert len(folded) == 50
     for i in (0, 4227, 4228, 4229, 5999):
         single = from_logits(logits[i], chosen[i])
         assert single.shape == ()
@@ -146,7 +153,7 @@ def test_from_logits_leaves_its_input_alone_and_takes_no_rows():
 
 
 @pytest.mark.parametrize(
-    "logits, chosen, message",
+    ("logits", "chosen", "message"),
     [
         (np.zeros((2, 3)), [0], "do not match"),
         (np.zeros((2, 0)), [0, 0], "do not match"),
@@ -254,7 +261,8 @@ def test_one_listed_token_says_nothing_about_rivals_unless_it_has_nearly_all_the
     assert np.isnan(signals.entropy).tolist() == np.isnan(signals.margin).tolist() == [True, True, False]
     assert np.isnan(signals.near_tie).tolist() == np.isnan(signals.fork).tolist() == [True, False, False]
     assert signals.nucleus_size.tolist() == [2, 2, 1]
-    assert signals.margin[2] == 1 and signals.entropy[2] == 0
+    assert signals.margin[2] == 1
+    assert signals.entropy[2] == 0
     assert from_topk([[0.0]], [0.0], 1).margin.tolist() == [1]
     assert np.all(signals.entropy_low[:2] > 0.6)
 
@@ -263,15 +271,18 @@ def test_rows_without_logprobs_are_nan():
     logprobs = [[math.nan, math.nan], [-math.inf, math.nan], np.log([0.5, 0.5]), [math.nan, math.nan]]
     signals = from_topk(logprobs, [math.nan, math.nan, math.nan, -2.0], 10)
     assert all_nan(signals, [0, 1])
-    assert np.isnan(signals.nll[2]) and signals.entropy[2] == pytest.approx(math.log(2))
-    assert signals.nll[3] == 2 and all(np.isnan(getattr(signals, name)[3]) for name in FIELDS[1:])
+    assert np.isnan(signals.nll[2])
+    assert signals.entropy[2] == pytest.approx(math.log(2))
+    assert signals.nll[3] == 2
+    assert all(np.isnan(getattr(signals, name)[3]) for name in FIELDS[1:])
     assert all_nan(from_topk(np.zeros((3, 0)), [math.nan] * 3, 10))
     assert from_topk(np.zeros((0, 20)), np.zeros(0), 10).shape == (0,)
 
 
 def test_no_upper_bound_without_a_vocabulary():
     signals = from_topk(np.log([0.5, 0.3]), -1.0)
-    assert np.isnan(signals.entropy_high) and signals.entropy_low > entropy([0.5, 0.3])
+    assert np.isnan(signals.entropy_high)
+    assert signals.entropy_low > entropy([0.5, 0.3])
 
 
 def test_topk_in_float32_keeps_the_bounds_ordered():
@@ -280,11 +291,23 @@ def test_topk_in_float32_keeps_the_bounds_ordered():
     signals = from_topk(np.sort(logprobs, axis=1)[:, -20:].reshape(100, 200, 20), np.full((100, 200), -1.0), 31)
     exact = from_logits(logits, chosen).entropy.reshape(100, 200)
     assert np.all(signals.entropy_low <= signals.entropy_high)
-    assert np.all(signals.entropy_low <= exact + 1e-5) and np.all(exact <= signals.entropy_high + 1e-5)
+    assert np.all(signals.entropy_low <= exact + 1e-5)
+    assert np.all(exact <= signals.entropy_high + 1e-5)
+
+
+def test_topk_bounds_meet_where_nothing_is_open_in_spite_of_rounding():
+    for vocab in range(2, 60):
+        uniform = np.full(vocab, -math.log(vocab), dtype=np.float32)
+        for k in range(1, vocab + 1):
+            signals = from_topk(uniform[:k], uniform[0], vocab)
+            assert signals.entropy_low <= signals.entropy_high
+            assert signals.entropy_low == pytest.approx(math.log(vocab), abs=2e-6)
+        assert signals.missing == 0
+        assert signals.entropy_low == signals.entropy_high
 
 
 @pytest.mark.parametrize(
-    "arguments, message",
+    ("arguments", "message"),
     [
         (([[-1.0, -2.0]], [0.0, 0.0]), "do not match"),
         (([[3.0, -2.0]], [-1.0]), "logits"),
@@ -315,19 +338,25 @@ def same(a, b):
 
 def test_signals_slice_concat_and_round_trip():
     signals = trace(10)
-    assert len(signals) == 10 and tuple(signals.dict()) == FIELDS
+    assert len(signals) == 10
+    assert tuple(signals.dict()) == FIELDS
     assert same(Signals.concat([signals[:3], signals[3:]]), signals)
     assert same(signals[np.array([4, 1])], Signals.concat([signals[4:5], signals[1:2]]))
     assert same(signals[signals.fork > 0], signals[np.flatnonzero(signals.fork)])
     assert same(Signals.from_dict(signals.dict()), signals)
-    assert len(Signals.concat([])) == 0 and len(Signals.empty(4)) == 4 and all_nan(Signals.empty(4))
+    assert len(Signals.concat([])) == 0
+    assert len(Signals.empty(4)) == 4
+    assert all_nan(Signals.empty(4))
     batch = from_logits(np.zeros((2, 5, 3)), np.zeros((2, 5), dtype=int))
-    assert batch[1:].shape == (2, 4) and Signals.concat([batch, batch]).shape == (2, 10)
+    assert batch[1:].shape == (2, 4)
+    assert Signals.concat([batch, batch]).shape == (2, 10)
 
 
 def test_from_dict_takes_json_and_refuses_what_it_cannot_place():
     signals = Signals.from_dict({"nll": [1.0, None], "entropy": [0.0, 2.0]})
-    assert np.isnan(signals.nll).tolist() == [False, True] and np.isnan(signals.margin).all() and len(signals) == 2
+    assert np.isnan(signals.nll).tolist() == [False, True]
+    assert np.isnan(signals.margin).all()
+    assert len(signals) == 2
     with pytest.raises(ValueError, match="not signals: surprise"):
         Signals.from_dict({"surprise": [1.0]})
     with pytest.raises(ValueError, match="one shape"):
@@ -337,7 +366,10 @@ def test_from_dict_takes_json_and_refuses_what_it_cannot_place():
 STATISTICS = {"mean": np.nanmean, "max": np.nanmax, "min": np.nanmin, "std": np.nanstd}
 
 
-@given(st.integers(0, 30), st.lists(st.tuples(st.integers(0, 35), st.integers(0, 35)).map(sorted), max_size=6), st.data())
+EDGES = st.tuples(st.integers(0, 35), st.integers(0, 35)).map(sorted)
+
+
+@given(st.integers(0, 30), st.lists(EDGES, max_size=6), st.data())
 def test_windows_are_the_definition(n, edges, data):
     signals = trace(n, seed=n)
     holes = data.draw(st.lists(st.integers(0, max(n - 1, 0)), max_size=n))
@@ -359,17 +391,30 @@ def test_relative_windows_tile_the_trace(n, pieces):
     signals = trace(n)
     signals.nll[:] = np.arange(n)
     cuts = [i / pieces for i in range(pieces + 1)]
-    table = windows(signals, list(zip(cuts[:-1], cuts[1:], strict=True)), relative=True)
+    table = windows(signals, list(itertools.pairwise(cuts)), relative=True)
     filled = ~np.isnan(table["nll_min"])
     first, last = table["nll_min"][filled], table["nll_max"][filled]
     expected = [math.ceil(i * n / pieces) for i in range(pieces + 1)]  # exact: integers before the one division
     assert [x for a, b in zip(first, last, strict=True) for x in np.arange(a, b + 1)] == list(range(n))
-    assert filled.tolist() == [a < b for a, b in zip(expected, expected[1:], strict=False)]
+    assert filled.tolist() == [a < b for a, b in itertools.pairwise(expected)]
+
+
+def test_relative_edges_forgive_rounding():
+    signals = trace(100)
+    signals.nll[:] = np.arange(100)
+    assert 0.07 * 100 > 7
+    table = windows(signals, [(0.07, 0.14)], relative=True)
+    assert (table["nll_min"].item(), table["nll_max"].item()) == (7, 13)
 
 
 def test_a_constant_window_has_no_spread_and_infinity_is_the_end():
     signals = from_logits(np.tile([0.3, 0.1, -0.2], (50, 1)), np.zeros(50, dtype=int))
     table = windows(signals, [*prefix_edges(7, math.inf), (49, math.inf)])
+    outside = windows(signals, [(math.inf, math.inf), (-math.inf, -3), (50, 60), (1e300, math.inf)])
+    assert np.isnan(outside["nll_mean"]).all()
+    assert np.isnan(windows(trace(0), [(0, math.inf), (0, 1)], relative=True)["fork_rate"]).all()
+    signals.nll[:] = np.arange(50)
+    assert windows(signals, [(-math.inf, 10), (-5, 10)])["nll_mean"].tolist() == [4.5, 4.5]
     assert table["entropy_std"].tolist() == table["margin_std"].tolist() == [0, 0, 0]
     assert prefix_edges(128, 256) == [(0, 128), (0, 256)]
 

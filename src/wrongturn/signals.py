@@ -22,22 +22,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-FIELDS: tuple[str, ...] = (
-    "nll",
-    "entropy",
-    "entropy_low",
-    "entropy_high",
-    "missing",
-    "margin",
-    "nucleus_size",
-    "near_tie",
-    "fork",
-)
 
 _NEVER = -700.0  # nats; exp() of less underflows, and some servers write -9999 for "probability zero"
 _ROUNDING = 1e-6  # missing mass below this is what float32 log-probabilities lose in a sum
@@ -106,21 +94,24 @@ class Signals:
         return cls(*(np.concatenate([getattr(part, name) for part in parts], axis=-1) for name in FIELDS))
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, ArrayLike]) -> Signals:
+    def from_dict(cls, arrays: Mapping[str, ArrayLike]) -> Signals:
         """The inverse of :meth:`dict`; also takes lists with ``None`` (JSON). Absent fields become NaN.
 
         Raises:
             ValueError: a field is not a signal, or the shapes differ.
         """
-        unknown = sorted(set(fields) - set(FIELDS))
+        unknown = sorted(set(arrays) - set(FIELDS))
         if unknown:
             raise ValueError(f"not signals: {', '.join(unknown)} (known: {', '.join(FIELDS)})")
-        arrays = {name: np.asarray(value, dtype=np.float32) for name, value in fields.items()}
-        shapes = {array.shape for array in arrays.values()}
+        given = {name: np.asarray(array, dtype=np.float32) for name, array in arrays.items()}
+        shapes = {array.shape for array in given.values()}
         if len(shapes) > 1:
             raise ValueError(f"signals must share one shape, got {sorted(shapes)}")
-        shape = shapes.pop() if shapes else (0,)
-        return cls(*(arrays[name] if name in arrays else np.full(shape, np.nan, np.float32) for name in FIELDS))
+        absent = np.full(shapes.pop() if shapes else 0, np.nan, dtype=np.float32)
+        return cls(*(given.get(name, absent) for name in FIELDS))
+
+
+FIELDS: tuple[str, ...] = tuple(field.name for field in fields(Signals))
 
 
 def from_logits(logits: ArrayLike, chosen: ArrayLike, config: SignalConfig = _DEFAULT) -> Signals:
@@ -222,9 +213,10 @@ def _fill_exact(
     weights = np.exp(shifted)
     total = np.add.reduce(weights, axis=1)
     log_total = np.log(total)
-    entropy = log_total - np.einsum("ij,ij->i", weights, shifted) / total
-    unknown = entropy - entropy  # 0, or NaN where the row is no distribution
     near = np.count_nonzero(shifted >= -config.tie_delta, axis=1) - 1
+    np.multiply(weights, shifted, out=shifted)
+    entropy = log_total - np.add.reduce(shifted, axis=1) / total  # pairwise sums: einsum and dot lose digits here
+    unknown = entropy - entropy  # 0, or NaN where the row is no distribution
     second, nucleus = (_rank_sorted if small else _rank_large)(weights, total, config.nucleus_p)
 
     out[0] = log_total - (logits[np.arange(n), chosen] - peak[:, 0])
@@ -312,6 +304,16 @@ def _plogp(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return -p * np.log(np.where(p > 0.0, p, 1.0)) * (p > 0.0)
 
 
+_SUMMARIES = {
+    "entropy": ("mean", "max", "min", "std"),
+    "margin": ("mean", "max", "min", "std"),
+    "nll": ("mean", "max", "min", "std"),
+    "nucleus_size": ("mean", "max"),
+    "near_tie": ("mean", "max"),
+    "fork": ("rate",),  # its mean
+}
+
+
 def prefix_edges(*lengths: float) -> list[tuple[float, float]]:
     """Windows that are the first ``lengths`` tokens: ``prefix_edges(128, 256)`` is ``[(0, 128), (0, 256)]``."""
     return [(0.0, float(length)) for length in lengths]
@@ -337,31 +339,28 @@ def windows(
     """
     if len(signals.shape) != 1:
         raise ValueError(f"windows are of one trace, shape [T]; got {signals.shape}")
-    names = ("entropy", "margin", "nll", "nucleus_size", "near_tie", "fork")
-    data = np.stack([getattr(signals, name) for name in names]).astype(np.float64)
-    stats = np.full((4, len(names), len(edges)), np.nan)
+    data = np.stack([getattr(signals, name) for name in _SUMMARIES]).astype(np.float64)
+    table = np.full((4, len(data), len(edges)), np.nan)
     with np.errstate(invalid="ignore"):
         for w, (start, stop) in enumerate(edges):
             if not start <= stop:
                 raise ValueError(f"a window needs start <= stop, got ({start}, {stop})")
-            scale = len(signals) if relative else 1
-            part = data[:, _first_token(start * scale) : _first_token(stop * scale)]
+            first, last = (_first_token(edge, len(signals), relative) for edge in (start, stop))
+            part = data[:, first:last]
             if part.size:
-                stats[:, :, w] = _summary(part)
-    mean, high, low, std = (dict(zip(names, values, strict=True)) for values in stats)
-    result: dict[str, NDArray[np.float64]] = {}
-    for name in names[:3]:
-        result |= {f"{name}_mean": mean[name], f"{name}_max": high[name]}
-        result |= {f"{name}_min": low[name], f"{name}_std": std[name]}
-    for name in names[3:5]:
-        result |= {f"{name}_mean": mean[name], f"{name}_max": high[name]}
-    result["fork_rate"] = mean["fork"]
-    return result
+                table[:, :, w] = _summary(part)
+    return {
+        f"{name}_{kind}": row
+        for i, (name, kinds) in enumerate(_SUMMARIES.items())
+        for kind, row in zip(kinds, table[:, i], strict=False)
+    }
 
 
-def _first_token(edge: float) -> int | None:
-    """The first whole token index at or after an edge, forgiving the rounding of fractions such as 0.1 * 3."""
-    return max(math.ceil(edge - 1e-9), 0) if math.isfinite(edge) else None
+def _first_token(edge: float, n: int, relative: bool) -> int:
+    """Index of the first token at or after an edge, in 0..n, forgiving the rounding of fractions such as 0.07 * 100."""
+    if edge <= 0 or math.isinf(edge):
+        return 0 if edge <= 0 else n
+    return min(math.ceil(edge * (n if relative else 1) - 1e-9), n)
 
 
 def _summary(part: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

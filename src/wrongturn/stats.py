@@ -9,6 +9,7 @@ observation) and whole problems are resampled.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -38,7 +39,7 @@ class Estimate:
         return {**finite, "n": int(self.n)}
 
     def __str__(self) -> str:
-        text = f"{self.value:.2f} [{self.low:.2f}, {self.high:.2f}] n={self.n}"
+        text = f"{self.value:z.2f} [{self.low:z.2f}, {self.high:z.2f}] n={self.n}"
         return text if math.isnan(self.base_rate) else f"{text} base={self.base_rate:.2f}"
 
 
@@ -152,7 +153,12 @@ def bootstrap(
                 results.append(np.asarray(statistic(*samples, axis=-1)))
             else:
                 results.append(np.array([statistic(*sample) for sample in zip(*samples, strict=True)]))
-    return _with_interval(value, np.concatenate(results), units, level)
+    known = np.concatenate(results)
+    known = known[~np.isnan(known)]
+    if known.size == 0:
+        return Estimate(value, math.nan, math.nan, units)
+    low, high = np.quantile(known, [0.5 - level / 2, 0.5 + level / 2])
+    return Estimate(value, float(low), float(high), units)
 
 
 def paired_bootstrap(
@@ -225,13 +231,7 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
 
 
 def within_auroc(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    groups: ArrayLike,
-    *,
-    n_boot: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    labels: ArrayLike, scores: ArrayLike, groups: ArrayLike, *, n_boot: int = 2000, seed: int = 0, level: float = 0.95
 ) -> Estimate:
     """AUROC over pairs from the same group (problem), so that telling easy from hard problems earns nothing.
 
@@ -243,7 +243,7 @@ def within_auroc(
     wins, pairs = _wins_and_pairs(labels, scores, index, len(names))
     wins, pairs = wins[pairs > 0], pairs[pairs > 0]
 
-    def pooled(won: NDArray[np.float64], held: NDArray[np.float64], axis: int = -1) -> NDArray[np.float64]:
+    def pooled(won: NDArray, held: NDArray, axis: int = -1) -> NDArray:
         return won.sum(axis=axis) / held.sum(axis=axis)
 
     estimate = bootstrap([wins, pairs], pooled, n_boot=n_boot, seed=seed, level=level)
@@ -306,10 +306,9 @@ def _labels_and_scores(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np
 
 
 def _takes_axis(statistic: Callable[..., object]) -> bool:
-    try:
+    with contextlib.suppress(TypeError, ValueError):  # some built-ins have no signature
         return "axis" in inspect.signature(statistic).parameters
-    except (TypeError, ValueError):  # some built-ins have no signature
-        return False
+    return False
 
 
 def _clusters(clusters: ArrayLike | None, n: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
@@ -331,9 +330,7 @@ def _draws(units: int, n_boot: int, seed: int, width: int) -> Iterator[NDArray[n
         yield rng.integers(0, units, (min(step, n_boot - start), units))
 
 
-def _rows(
-    draws: NDArray[np.int64], starts: NDArray[np.intp], sizes: NDArray[np.intp]
-) -> Iterator[NDArray[np.integer]]:
+def _rows(draws: NDArray[np.int64], starts: NDArray[np.intp], sizes: NDArray[np.intp]) -> Iterator[NDArray[np.integer]]:
     """Row numbers ``[b, m]`` of the drawn clusters: all at once if clusters are of one size, else one resample each."""
     if (sizes == sizes[0]).all():
         yield (starts[draws][:, :, None] + np.arange(sizes[0])).reshape(len(draws), -1)
@@ -349,14 +346,6 @@ def _counts(draws: NDArray[np.int64], units: int) -> NDArray[np.float64]:
     b = len(draws)
     flat = (draws + units * np.arange(b)[:, None]).reshape(-1)
     return np.bincount(flat, minlength=b * units).reshape(b, units).astype(np.float64)
-
-
-def _with_interval(value: float, results: NDArray, n: int, level: float) -> Estimate:
-    known = results[~np.isnan(results)]
-    if known.size == 0:
-        return Estimate(value, math.nan, math.nan, n)
-    low, high = np.quantile(known, [0.5 - level / 2, 0.5 + level / 2])
-    return Estimate(value, float(low), float(high), n)
 
 
 def _thresholds(scores: NDArray[np.float64]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -400,4 +389,4 @@ def _wins_and_pairs(
     before = np.cumsum(members) - members
     positives = np.bincount(groups, weights=labels, minlength=n_groups)
     rank_sum = np.bincount(groups, weights=labels * (midrank - before[groups]), minlength=n_groups)
-    return rank_sum - positives * (positives + 1) / 2, positives * (members - positives)
+    return rank_sum - positives * (positives + 1) / 2, positives * (members - positives).astype(np.float64)

@@ -74,7 +74,7 @@ class Trace:
 
     ``signals`` and ``top_*`` have one entry per completion token; injected tokens are NaN there. ``top_ids`` and
     ``top_logprobs`` are [tokens, k], best first, padded with -1 and NaN. ``correct`` is the grade of the answer
-    (None: ungraded); ``onset`` the index of the first wrong token where a checker knows it (-1: none; None: unknown).
+    (None: ungraded); ``draft`` numbers what a strategy wrote for one problem in the order begun; ``onset`` the index of the first wrong token where a checker knows it (-1: none; None: unknown).
     ``provenance`` holds engine, model, sampling and seed; it never holds a key or a header.
     """
 
@@ -87,6 +87,7 @@ class Trace:
     finish: str
     group: str = ""
     sample: int = 0
+    draft: int = 0
     strategy: str = "sample"
     text: str = ""
     answer: str | None = None
@@ -103,6 +104,12 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def _repr_html_(self) -> str:
+        """How a notebook shows a trace: tokens shaded by entropy, the onset marked."""
+        from wrongturn.report.inline import trace_html  # a face: only needed where somebody looks
+
+        return trace_html(self)
 
     def to_record(self) -> dict[str, Any]:
         """A flat row of plain values and 1-D arrays, as stored: nested parts become ``signal.*``, ``usage.*`` …"""

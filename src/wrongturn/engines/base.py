@@ -70,9 +70,7 @@ class Watch(Protocol):
     def admit(self, row: int, ids: Sequence[int], signals: Signals) -> None:
         """A request begins in ``row``; ``ids`` and ``signals`` are what its trace holds so far (the history)."""
 
-    def step(
-        self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals
-    ) -> npt.NDArray[np.bool_]:
+    def step(self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals) -> npt.NDArray[np.bool_]:
         """Which of ``rows`` stop *before* their next token is drawn.
 
         ``last`` is the last token of each row, ``signals`` describe the distribution of its next token (``nll`` is NaN).
@@ -128,6 +126,10 @@ class Chunk:
     prompt: int = 0  # tokens computed by prefill for this request
     reused: int = 0  # prefix tokens found in the cache
     pending: Signals | None = None
+
+    def __getitem__(self, span: slice) -> Chunk:
+        """The tokens of a slice."""
+        return Chunk(self.ids[span], self.signals[span], self.top_ids[span], self.top_logprobs[span])
 
     @classmethod
     def concat(cls, chunks: Sequence[Chunk]) -> Chunk:
@@ -185,5 +187,3 @@ class Engine(ABC):
 
     async def close(self) -> None:
         """Release what the engine holds."""
-
-

@@ -1,0 +1,8 @@
+"""Inference-time interventions, one file a family. Importing this package registers them all."""
+
+from __future__ import annotations
+
+from wrongturn.strategies import guard, votes
+from wrongturn.strategies.base import Context, Draft, Named, names, parse, strategy
+
+__all__ = ["Context", "Draft", "Named", "guard", "names", "parse", "strategy", "votes"]

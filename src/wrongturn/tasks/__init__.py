@@ -6,7 +6,7 @@ from wrongturn.tasks.base import Check, Segment, Task
 from wrongturn.tasks.graphs import Distribution, GraphSearch
 from wrongturn.trace import Problem
 
-__all__ = ["Check", "Segment", "Task", "get", "graph_search"]
+__all__ = ["Check", "Distribution", "GraphSearch", "Segment", "Task", "get", "graph_search"]
 
 _TASKS: dict[str, Task] = {task.name: task for task in (GraphSearch(),)}
 

@@ -43,6 +43,7 @@ class Task(Protocol):
 
     name: str
     stop_ids: tuple[int, ...]
+    boundary_ids: tuple[int, ...]  # tokens that end a step
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""

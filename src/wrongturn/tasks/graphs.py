@@ -365,7 +365,6 @@ def check(query: Query, ids: Sequence[int]) -> Check:
 
 
 _KIND = {NEXT: "expand", FOUND: "expand", DONE: "backtrack", EOS: "path"}
-_BOUNDARY = np.array(tuple(_KIND))
 
 
 def answer(ids: Sequence[int]) -> str | None:
@@ -432,6 +431,7 @@ class GraphSearch:
 
     name = "graph_search"
     stop_ids: tuple[int, ...] = (EOS,)
+    boundary_ids: tuple[int, ...] = (NEXT, FOUND, DONE, EOS)
 
     def problems(self, distribution: str | Distribution, n: int, seed: int = 0) -> list[Problem]:
         """``n`` problems of a distribution; the same seed gives the same problems, whatever ``n`` is."""
@@ -453,7 +453,7 @@ class GraphSearch:
 
     def boundaries(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """True at each token that ends a step: a closed expansion, the trace back, the path."""
-        return np.isin(np.asarray(ids), _BOUNDARY)
+        return np.isin(np.asarray(ids), self.boundary_ids)
 
     def answer(self, ids: Sequence[int] | np.ndarray) -> str | None:
         return answer([int(i) for i in ids])

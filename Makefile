@@ -1,0 +1,32 @@
+# make test       everything the project checks on one machine: lint, types, fast, torch, browser and install tests
+# make test-fast  only what needs no torch, no browser and no network
+VENV := .venv-test
+BIN := $(VENV)/bin
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+.PHONY: test test-fast check bench browser clean
+
+test: check browser
+	$(BIN)/pytest
+
+test-fast: $(VENV)/ready
+	$(BIN)/pytest -m "not torch and not browser and not install"
+
+check: $(VENV)/ready
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/pyright
+
+# torch first and on its own, so that the constraint decides which build comes in
+$(VENV)/ready: pyproject.toml constraints.txt
+	python3 -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch
+	$(BIN)/pip install -q -c constraints.txt -e '.[lab,local,dev]'
+	touch $@
+
+browser:
+	@command -v chromedriver >/dev/null && command -v chromium >/dev/null || \
+		{ $(SUDO) apt-get update -q && $(SUDO) apt-get install -qy chromium chromium-driver; }
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis dist

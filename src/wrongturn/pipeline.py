@@ -1,0 +1,154 @@
+"""The jobs people come for, each one call: solve, collect, recover, diagnose, report, and all of it: run."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wrongturn import report as html
+from wrongturn.compare import compare
+from wrongturn.diagnose import Study, plan, study
+from wrongturn.engines.base import Engine
+from wrongturn.jobs import Progress, Settings, carry_out, fill, jobs, resample_jobs
+from wrongturn.store import Run
+from wrongturn.trace import Problem, Trace
+
+T = TypeVar("T")
+
+
+def wait(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, also inside a notebook whose event loop is already running."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()
+
+
+def silent(what: str, done: int, total: int) -> None:
+    """Progress for nobody."""
+
+
+# -- what people call --------------------------------------------------------------------------------------------------
+
+
+def solve(engine: Engine, problems: Sequence[Problem], *, strategy: str = "sample", **options: Any) -> list[Trace]:
+    """The trace each problem's strategy stands by, in the order of ``problems``; nothing is written to disk.
+
+    ``options`` are those of :class:`Settings`. Raises ``ValueError`` for an unknown strategy or option value.
+    """
+    settings, todo = Settings(**options), jobs(problems, strategy)
+
+    async def work() -> dict[str, Trace]:
+        return {traces[0].id: traces[0] async for traces in carry_out(engine, todo, settings)}
+
+    found = wait(work())
+    return [found[job.id] for job in todo]
+
+
+def collect(
+    engine: Engine,
+    problems: Sequence[Problem],
+    *,
+    out: str,
+    strategy: str = "sample",
+    samples: int = 1,
+    progress: Progress = silent,
+    **options: Any,
+) -> Run:
+    """Traces of ``problems`` in the run folder ``out``; the same call again goes on where it stopped.
+
+    ``options`` are those of :class:`Settings`. Raises :class:`wrongturn.errors.WrongturnError` where the folder is not a
+    run, or one made with other settings.
+    """
+    settings, todo = Settings(**options), jobs(problems, strategy, samples)
+    described = engine.provenance() | {"strategy": strategy, "samples": samples} | settings.dict()
+    run = Run.create(out, described)
+    run.add_problems(problems)
+    wait(fill(engine, run, todo, settings, progress, strategy))
+    return run
+
+
+def recover(
+    engine: Engine, run: Run, settings: Settings, *, m: int = 4, most: int = 40, progress: Progress = silent
+) -> None:
+    """Resample failed traces from before and after their onset, from scratch and from a random boundary, into the run."""
+    problems = run.problems()
+    failed = {t.id: t for t in run.traces(strategy="sample")}
+    cuts = plan(list(failed.values()), problems, max_traces=most, seed=settings.seed)
+    todo = resample_jobs(cuts, failed, problems, m)
+    wait(fill(engine, run, todo, settings, progress, "recoverability"))
+
+
+def diagnose(run: Run, *, seed: int = 0) -> Study:
+    """Where the run's plain samples failed and what its resamples say; see :mod:`wrongturn.diagnose`."""
+    traces = list(run.traces())
+    samples = [t for t in traces if t.strategy == "sample"]
+    recovery = [t for t in traces if t.strategy.startswith("resample:")]
+    return study(samples, run.problems(), recovery=recovery, seed=seed)
+
+
+def report(run: Run, *, seed: int = 0, findings: Study | None = None) -> dict[str, Any]:
+    """Diagnose and compare a run, write ``diagnosis/study.json`` and ``report.html`` into it, return the summary.
+
+    Keys: traces, problems, accuracy, onset (median, share_30, null_30), claims, comparison, report.
+    """
+    findings = findings or diagnose(run, seed=seed)
+    found, traces, problems = findings.dict(), list(run.traces()), run.problems()
+    rows = compare(traces, seed=seed)
+    run.write("diagnosis/study.json", json.dumps(found, indent=1))
+    run.write("diagnosis/comparison.json", json.dumps(rows, indent=1))
+    path = html.write(
+        run.path / "report.html", traces=traces, problems=problems, study=found, comparison=rows, meta=run.manifest
+    )
+    return {
+        "traces": len(traces),
+        "problems": len(problems),
+        "accuracy": found["accuracy"],
+        "onset": {key: found["onset"][key] for key in ("median", "share_30", "null_30")},
+        "claims": found["claims"],
+        "comparison": rows,
+        "report": str(path),
+    }
+
+
+def run(
+    engine: Engine,
+    problems: Sequence[Problem],
+    *,
+    out: str | Path,
+    samples: int = 4,
+    strategies: Sequence[str] = ("self_consistency:n=8", "guard"),
+    progress: Progress = silent,
+    **options: Any,
+) -> dict[str, Any]:
+    """Everything: sample, try the strategies, resample around the onsets, diagnose, compare, report.
+
+    Goes on where an interrupted call with the same settings stopped. ``options`` are those of
+    :class:`wrongturn.jobs.Settings`. Returns :func:`report`'s summary with ``seconds``.
+    """
+    began = time.monotonic()
+    settings = Settings(**options)
+    plain = jobs(problems, "sample", samples)
+    tried = [job for name in strategies for job in jobs(problems, name)]
+    described = engine.provenance() | {"samples": samples, "strategies": list(strategies)} | settings.dict()
+    with Run.create(out, described) as folder:
+        folder.add_problems(problems)
+
+        async def work() -> None:
+            await fill(engine, folder, plain, settings, progress, "sampling")
+            await fill(engine, folder, tried, settings, progress, "strategies")
+
+        wait(work())
+        recover(engine, folder, settings, progress=progress)
+        progress("diagnosis", 0, 1)
+        summary = report(folder, seed=settings.seed)
+        progress("diagnosis", 1, 1)
+    return summary | {"seconds": round(time.monotonic() - began, 1)}

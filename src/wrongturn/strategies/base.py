@@ -1,0 +1,298 @@
+"""What a strategy is given, and how it is named.
+
+A strategy is an ``async`` function over a :class:`Context`; it returns the draft it stands by. Budget, batching, seeds
+and token counting happen here, once for all. A context has no field for the reference answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from wrongturn.engines.base import Chunk, Engine, Meter, Request, Sampling, Until
+from wrongturn.signals import Signals
+from wrongturn.tasks.base import Task
+from wrongturn.trace import Ids, Usage
+
+Strategy = Callable[..., Coroutine[Any, Any, "Draft"]]
+
+
+@dataclass(slots=True, eq=False)
+class Draft:
+    """A trace being written: the completion so far (one :class:`Chunk`), and how it came about.
+
+    ``given`` is True at tokens that were not decoded here: injected, or resumed from. ``seed`` draws what is decoded next.
+    """
+
+    number: int
+    seed: int
+    read: Callable[[Ids], str | None] = field(repr=False)
+    chunk: Chunk = field(repr=False)
+    given: np.ndarray = field(default_factory=lambda: np.zeros(0, bool), repr=False)
+    finish: str | None = None
+    parent: Draft | None = field(default=None, repr=False)
+    at: int = 0
+    reason: str = ""
+    pending: Signals | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.chunk.ids)
+
+    @property
+    def ids(self) -> Ids:
+        """Completion token ids."""
+        return self.chunk.ids
+
+    @property
+    def signals(self) -> Signals:
+        """One entry per completion token; NaN where injected."""
+        return self.chunk.signals
+
+    @property
+    def answer(self) -> str | None:
+        """The final answer, None where the draft has none (yet)."""
+        return self.read(self.ids)
+
+    @property
+    def ended(self) -> bool:
+        """True where nothing more can be decoded."""
+        return self.finish in ("stop", "length", "budget")
+
+    @property
+    def branch(self) -> Signals:
+        """Signals of what was written since the fork."""
+        return self.signals[self.at :]
+
+
+class Context:
+    """One problem as a strategy sees it: a prompt to continue, a budget, and the primitives."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        task: Task,
+        prompt_ids: Iterable[int],
+        *,
+        sampling: Sampling = Sampling(),
+        max_tokens: int = 256,
+        budget: int | None = None,
+        seed: int = 0,
+        top_k: int = 0,
+    ) -> None:
+        self.prompt_ids = np.asarray(tuple(prompt_ids), np.int32)
+        self.sampling = sampling
+        self.max_tokens = max_tokens
+        self.boundaries = task.boundary_ids
+        self.drafts: list[Draft] = []
+        self.events: list[dict[str, Any]] = []
+        self.meter = Meter(budget)
+        self.usage = Usage()
+        self._engine, self._task, self._seed, self._top_k = engine, task, seed, top_k
+        self._known: list[Ids] = []  # every sequence computed so far: what a perfect prefix cache would hold
+        self._began = time.monotonic()
+
+    def start(self, prefix: Chunk | None = None) -> Draft:
+        """An empty draft, or one that resumes from ``prefix`` (tokens of an earlier trace, which cost nothing here)."""
+        draft = self._draft()
+        if prefix is not None:
+            self._extend(draft, prefix, given=True)
+        return draft
+
+    async def decode(
+        self,
+        draft: Draft,
+        *,
+        until: Until | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+    ) -> bool:
+        """Continue ``draft`` in place. True: stopped by ``until``; False: it ended, or wrote ``max_tokens`` more."""
+        if draft.ended:
+            return False
+        room = self.max_tokens - len(draft)
+        if room <= 0 or self.meter.left <= 0:
+            draft.finish = "length" if room <= 0 else "budget"
+            return False
+        most = room if max_tokens is None else min(room, max_tokens)
+        sampling = self.sampling if temperature is None else Sampling(temperature, self.sampling.top_p)
+        prefix = np.concatenate((self.prompt_ids, draft.ids))
+        chunk = await self._engine.generate(
+            Request(
+                prefix,
+                most,
+                sampling,
+                draft.seed,
+                self._task.stop_ids,
+                start=len(self.prompt_ids),
+                history=draft.signals,
+                until=until,
+                meter=self.meter,
+                top_k=self._top_k,
+            )
+        )
+        self._charge(prefix, chunk)
+        self._extend(draft, chunk, given=False)
+        draft.pending = chunk.pending
+        draft.finish = None if chunk.finish == "length" and most < room else chunk.finish
+        return chunk.finish == "until"
+
+    async def sample(self, *, temperature: float | None = None) -> Draft:
+        """A fresh draft, decoded to its end."""
+        draft = self.start()
+        await self.decode(draft, temperature=temperature)
+        return draft
+
+    async def fork(
+        self,
+        draft: Draft,
+        *,
+        at: int | None = None,
+        inject: Iterable[int] = (),
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        reason: str = "fork",
+    ) -> Draft:
+        """A new draft that shares ``draft``'s first ``at`` tokens (default: all), then ``inject``, then decodes."""
+        child = self._draft(draft, len(draft) if at is None else at, reason)
+        self.write(child, inject)
+        await self.decode(child, max_tokens=max_tokens, temperature=temperature)
+        return child
+
+    async def gather(self, branches: Iterable[Awaitable[Draft]]) -> list[Draft]:
+        """Run branches at once: one batch."""
+        return list(await asyncio.gather(*branches))
+
+    def write(self, draft: Draft, ids: Iterable[int]) -> None:
+        """Append tokens the model did not choose; they have no signals and count as injected."""
+        tokens = np.asarray(tuple(ids), np.int32)
+        if len(tokens):
+            self._extend(draft, blank_chunk(tokens, self._top_k), given=True)
+            self.usage.injected += len(tokens)
+            draft.finish = None
+
+    def cut(self, draft: Draft, at: int) -> None:
+        """Drop everything from completion token ``at`` on."""
+        draft.chunk, draft.given, draft.finish = draft.chunk[:at], draft.given[:at], None
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a cue; [] where the model's vocabulary cannot say it (a graph-search model has no words)."""
+        try:
+            return self._task.encode(text)
+        except ValueError:
+            return []
+
+    def log(self, event: str, **facts: Any) -> None:
+        """Record what the strategy did, for the viewer: kept with the trace."""
+        self.events.append({"event": event, **facts})
+
+    def settle(self, chosen: Draft) -> Usage:
+        """The ledger, once the strategy has chosen: decoded tokens of the chosen draft are kept, all others dropped."""
+        self.usage.kept = int(np.count_nonzero(~chosen.given))
+        self.usage.dropped = self.meter.spent - self.usage.kept
+        self.usage.seconds = time.monotonic() - self._began
+        return self.usage
+
+    def _draft(self, parent: Draft | None = None, at: int = 0, reason: str = "") -> Draft:
+        number = len(self.drafts)
+        draft = Draft(number, mix_seed(self._seed, number), self._task.answer, blank_chunk((), self._top_k))
+        if parent is not None:
+            draft.chunk, draft.given = parent.chunk[:at], parent.given[:at]
+            draft.parent, draft.at, draft.reason = parent, at, reason
+        self.drafts.append(draft)
+        return draft
+
+    def _charge(self, prefix: Ids, chunk: Chunk) -> None:
+        self.usage.prompt += chunk.prompt
+        self.usage.reused += chunk.reused
+        shared = max((_shared(prefix, known) for known in self._known), default=0)
+        self.usage.ideal += len(prefix) - shared
+        self._known.append(np.concatenate((prefix, chunk.ids)))
+
+    @staticmethod
+    def _extend(draft: Draft, chunk: Chunk, given: bool) -> None:
+        draft.chunk = Chunk.concat([draft.chunk, chunk])
+        draft.given = np.concatenate((draft.given, np.full(len(chunk.ids), given)))
+
+
+def blank_chunk(ids: Iterable[int], top_k: int) -> Chunk:
+    """Tokens without signals: what a strategy writes itself."""
+    tokens = np.asarray(tuple(ids), np.int32)
+    shape = (len(tokens), top_k)
+    return Chunk(tokens, Signals.empty(len(tokens)), np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32))
+
+
+def _shared(a: Ids, b: Ids) -> int:
+    n = min(len(a), len(b))
+    different = np.flatnonzero(a[:n] != b[:n])
+    return int(different[0]) if len(different) else n
+
+
+def mix_seed(*parts: object) -> int:
+    """A 63-bit seed from anything printable, the same on every machine and in every process."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little") >> 1
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+_STRATEGIES: dict[str, Strategy] = {}
+
+
+def strategy(function: Strategy) -> Strategy:
+    """Register a strategy under its function's name; its keyword parameters become options."""
+    _STRATEGIES[function.__name__] = function
+    return function
+
+
+def names() -> list[str]:
+    """The strategies there are."""
+    return sorted(_STRATEGIES)
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A strategy with its options, as written: ``guard:q=0.8,width=3``."""
+
+    name: str
+    function: Strategy
+    options: dict[str, Any]
+
+    async def __call__(self, ctx: Context) -> Draft:
+        return await self.function(ctx, **self.options)
+
+
+def parse(spec: str) -> Named:
+    """``"guard:q=0.8,width=3"`` -> the strategy with those options.
+
+    Raises ``ValueError`` naming an unknown strategy, an unknown option, or a value that does not fit the option.
+    """
+    name, _, rest = spec.partition(":")
+    if name not in _STRATEGIES:
+        raise ValueError(f"unknown strategy {name!r} (expected one of {', '.join(names())})")
+    function = _STRATEGIES[name]
+    known = {p.name: p.default for p in list(inspect.signature(function).parameters.values())[1:]}
+    options: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if key not in known or not equals:
+            expected = ", ".join(f"{k}={v}" for k, v in known.items()) or "none"
+            raise ValueError(f"strategy {name!r} has no option {part!r} (options and defaults: {expected})")
+        options[key] = _convert(value, known[key], f"strategy {name!r}, option {key!r}")
+    return Named(spec, function, options)
+
+
+def _convert(value: str, default: Any, where: str) -> Any:
+    kind = type(default)
+    try:
+        if kind is bool:
+            return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
+        return kind(value)
+    except (KeyError, ValueError):
+        raise ValueError(f"{where}: {value!r} is no {kind.__name__} (default {default!r})") from None

@@ -1,0 +1,146 @@
+"""Stop conditions, evaluated inside the engine's step loop over all rows at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wrongturn import triggers
+from wrongturn.engines.base import Until, Watch
+from wrongturn.signals import Signals
+
+
+@dataclass(frozen=True, slots=True)
+class Spike:
+    """Stop where the first token of a new step is more uncertain than the trace's own past: GUARD's trigger.
+
+    ``boundaries`` are the tokens that end a step. ``history`` says what the quantile ``q`` is taken over: the entropies at
+    "boundaries" (as the published code) or at all "tokens". ``rule`` and ``min_history``: :mod:`wrongturn.triggers`.
+    """
+
+    q: float
+    boundaries: tuple[int, ...]
+    rule: str = "paper"
+    min_history: int = 1
+    history: str = "boundaries"
+
+    def __post_init__(self) -> None:
+        if self.history not in ("boundaries", "tokens"):
+            raise ValueError(f"history must be 'boundaries' or 'tokens', not {self.history!r}")
+
+    def watch(self, rows: int) -> SpikeWatch:
+        return SpikeWatch(self, rows)
+
+
+class SpikeWatch:
+    """Entropy histories of all rows, NaN-padded: [rows, longest]."""
+
+    def __init__(self, condition: Spike, rows: int) -> None:
+        self.condition = condition
+        self.past = np.full((rows, 64), np.nan, np.float32)
+        self.count = np.zeros(rows, np.intp)
+        self.fresh = np.zeros(rows, bool)  # admitted, nothing drawn yet: a stop here would never make progress
+
+    def admit(self, row: int, ids: Sequence[int], signals: Signals) -> None:
+        entropy = np.asarray(signals.entropy, np.float32)
+        if self.condition.history == "boundaries":
+            ends = np.isin(np.asarray(ids[:-1]), self.condition.boundaries) if len(ids) else np.zeros(0, bool)
+            entropy = entropy[1:][ends]
+        entropy = entropy[~np.isnan(entropy)]
+        self._room(len(entropy) + 1)
+        self.past[row] = np.nan
+        self.past[row, : len(entropy)] = entropy
+        self.count[row], self.fresh[row] = len(entropy), True
+
+    def step(self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals) -> npt.NDArray[np.bool_]:
+        condition, entropy = self.condition, np.asarray(signals.entropy)
+        at_boundary = np.isin(last, condition.boundaries)
+        stop = np.zeros(len(rows), bool)
+        if at_boundary.any():
+            here = rows[at_boundary]
+            stop[at_boundary] = triggers.fires(
+                entropy[at_boundary],
+                self.past[here, : max(1, self.count[here].max())],
+                condition.q,
+                condition.rule,
+                condition.min_history,
+            )
+        stop &= ~self.fresh[rows]
+        self.fresh[rows] = False
+        # A row that stops is admitted again with its history once it goes on, so it records nothing here.
+        record = ~stop & (at_boundary if condition.history == "boundaries" else True)
+        kept = rows[record]
+        self._room(int(self.count[kept].max(initial=0)) + 1)
+        self.past[kept, self.count[kept]] = entropy[record]
+        self.count[kept] += 1
+        return stop
+
+    def release(self, row: int) -> None:
+        self.past[row], self.count[row] = np.nan, 0
+
+    def _room(self, need: int) -> None:
+        if need > self.past.shape[1]:
+            extra = np.full(
+                (len(self.past), max(need, 2 * self.past.shape[1]) - self.past.shape[1]), np.nan, np.float32
+            )
+            self.past = np.concatenate((self.past, extra), axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """Stop right after one of ``tokens`` was written."""
+
+    tokens: tuple[int, ...]
+
+    def watch(self, rows: int) -> WroteWatch:
+        return WroteWatch(self, rows)
+
+
+class WroteWatch:
+    """The last token decides, unless it is the one the request began with."""
+
+    def __init__(self, condition: Wrote, rows: int) -> None:
+        self.condition = condition
+        self.fresh = np.zeros(rows, bool)
+
+    def admit(self, row: int, ids: Sequence[int], signals: Signals) -> None:
+        self.fresh[row] = True
+
+    def step(self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals) -> npt.NDArray[np.bool_]:
+        stop = np.isin(last, self.condition.tokens) & ~self.fresh[rows]
+        self.fresh[rows] = False
+        return stop
+
+    def release(self, row: int) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """Stop as soon as one of ``conditions`` does."""
+
+    conditions: tuple[Until, ...]
+
+    def watch(self, rows: int) -> AnyOfWatch:
+        return AnyOfWatch([condition.watch(rows) for condition in self.conditions])
+
+
+class AnyOfWatch:
+    """Asks every watch at every step, since each keeps its own history."""
+
+    def __init__(self, watches: list[Watch]) -> None:
+        self.watches = watches
+
+    def admit(self, row: int, ids: Sequence[int], signals: Signals) -> None:
+        for watch in self.watches:
+            watch.admit(row, ids, signals)
+
+    def step(self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals) -> npt.NDArray[np.bool_]:
+        return np.any([watch.step(rows, last, signals) for watch in self.watches], axis=0)
+
+    def release(self, row: int) -> None:
+        for watch in self.watches:
+            watch.release(row)
