@@ -155,7 +155,7 @@ def show(
 def train(
     task: Annotated[str, typer.Argument(help="What to learn; there is 'graph_search'.")],
     folder: Annotated[Path, typer.Option("--out", "-o", help="Checkpoint folder; the same command resumes it.")],
-    tokens: Annotated[str, typer.Option(help="Training tokens, e.g. 45M.")] = "45M",
+    tokens: Annotated[str, typer.Option(help="Training tokens, e.g. 42M.")] = "42M",
     layers: Annotated[int, typer.Option(min=1)] = 4,
     heads: Annotated[int, typer.Option(min=1)] = 4,
     width: Annotated[int, typer.Option(min=8)] = 128,
@@ -211,14 +211,14 @@ def graph_problems(graphs: list[str], n: int, seed: int) -> list[wrongturn.Probl
 
 
 def count(text: str) -> int:
-    """``"45M"`` -> 45 000 000; WrongturnError for anything else."""
+    """``"42M"`` -> 42 000 000; WrongturnError for anything else."""
     scale = {"k": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:], 1)
     try:
         value = round(float(text[:-1] if scale > 1 else text) * scale)
     except ValueError:
         value = 0
     if value < 1:
-        raise WrongturnError(f"--tokens {text!r} is no number of tokens (expected e.g. 500k or 45M)")
+        raise WrongturnError(f"--tokens {text!r} is no number of tokens (expected e.g. 500k or 42M)")
     return value
 
 

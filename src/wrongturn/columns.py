@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, is_dataclass
@@ -24,7 +25,15 @@ _VERSION, _SUPERSEDES = b"wrongturn.trace_version", b"wrongturn.supersedes"
 _JSON = ("events", "provenance")
 
 TRACES = pa.schema(
-    [("id", _TEXT), ("problem", _TEXT), ("task", _TEXT), ("group", _TEXT), ("sample", _INT), ("strategy", _TEXT)]
+    [
+        ("id", _TEXT),
+        ("problem", _TEXT),
+        ("task", _TEXT),
+        ("group", _TEXT),
+        ("sample", _INT),
+        ("draft", _INT),
+        ("strategy", _TEXT),
+    ]
     + [("prompt_ids", _INTS), ("ids", _INTS), ("text", _TEXT), ("finish", _TEXT), ("answer", _TEXT)]
     + [("correct", _BOOL), ("onset", _INT), ("error", _TEXT)]
     + [(f"signal.{name}", _FLOATS) for name in FIELDS]
@@ -44,7 +53,7 @@ PROBLEMS = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What a file of traces says of itself: the ids in it, its size in memory, and the files that were merged into it."""
+    """What a file of traces says of itself: the ids in it, its size, and the names of the files merged into it."""
 
     ids: tuple[str, ...]
     size: int  # bytes, uncompressed
@@ -129,7 +138,8 @@ def encode(table: pa.Table, supersedes: Sequence[str] = ()) -> bytes:
     # Signals hardly repeat: a dictionary of them costs time and gains nothing.
     repeating = [field.name for field in table.schema if field.type != _FLOATS]
     buffer = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata(marks), buffer, compression="zstd", use_dictionary=repeating)
+    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": repeating}
+    pq.write_table(table.replace_schema_metadata(marks), buffer, **options)
     return buffer.getvalue().to_pybytes()
 
 
@@ -172,13 +182,12 @@ def read_problems(path: Path) -> pa.Table:
 
 
 @contextmanager
-def naming(path: Path, row: int | None = None) -> Iterator[None]:
-    """Say which file, and row of it, a ``ValueError`` is about."""
+def naming(path: Path) -> Iterator[None]:
+    """Say which file a ``ValueError`` is about."""
     try:
         yield
     except ValueError as problem:
-        where = path if row is None else f"{path}, row {row}"
-        raise WrongturnError(f"{where}: {problem}") from None
+        raise WrongturnError(f"{path}: {problem}") from None
 
 
 @contextmanager
@@ -189,6 +198,8 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError) as problem:
+        if isinstance(problem, OSError) and problem.errno:
+            raise WrongturnError(f"{path} cannot be read: {os.strerror(problem.errno)}") from None
         raise WrongturnError(f"{path} is truncated or no Parquet file ({str(problem).splitlines()[0]})") from None
 
 

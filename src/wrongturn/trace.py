@@ -1,4 +1,4 @@
-"""The nouns everything else is made of: problem, trace, lineage, usage. Plain data, no behaviour that needs an engine."""
+"""The nouns everything else is made of: problem, trace, lineage, usage. Plain data; nothing here needs an engine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wrongturn.signals import Signals
+from wrongturn.signals import FIELDS, Signals
 
 TRACE_VERSION = 1
 """Version of the stored trace. A change of its fields raises it and adds a step to ``MIGRATIONS``."""
@@ -68,7 +68,7 @@ class Usage:
         return Usage(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Trace:
     """One rollout: token ids in, token ids out, and what the model's distribution said at each token.
 
@@ -112,9 +112,13 @@ class Trace:
         return trace_html(self)
 
     def to_record(self) -> dict[str, Any]:
-        """A flat row of plain values and 1-D arrays, as stored: nested parts become ``signal.*``, ``usage.*`` …"""
-        record: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _NESTED}
-        record["top_k"] = self.top_ids.shape[1] if self.top_ids.ndim == 2 else 0
+        """A flat row of plain values and 1-D arrays, as stored: nested parts become ``signal.*``, ``usage.*`` …
+
+        Raises ``ValueError`` where signals or ``top_*`` do not have one entry per token: such a row could not be read.
+        """
+        self._check_lengths()
+        record: dict[str, Any] = {name: getattr(self, name) for name in _PLAIN}
+        record["top_k"] = self.top_ids.shape[1]
         record["top_ids"] = self.top_ids.ravel()
         record["top_logprobs"] = self.top_logprobs.ravel()
         record |= {f"signal.{name}": values for name, values in self.signals.dict().items()}
@@ -127,33 +131,43 @@ class Trace:
     def from_record(cls, record: dict[str, Any]) -> Trace:
         """The trace of a stored row, migrated from whatever version wrote it.
 
-        Raises ``ValueError`` for a version newer than this package knows, or a row that lacks a field.
+        Raises ``ValueError`` for a version newer than this package knows, a row that lacks a field, or arrays of which
+        one does not fit the others.
         """
         record = migrate(dict(record))
         try:
-            k = int(record.pop("top_k"))
-            parts = {prefix: _take(record, prefix) for prefix in ("signal", "usage", "lineage")}
-            top_ids = np.asarray(record.pop("top_ids"), np.int32).reshape(-1, k) if k else np.zeros((0, 0), np.int32)
-            logprobs = np.asarray(record.pop("top_logprobs"), np.float32)
-            return cls(
-                **{f.name: record[f.name] for f in fields(cls) if f.name not in _NESTED},
-                signals=Signals.from_dict(parts["signal"]),
-                usage=Usage(**parts["usage"]),
-                lineage=Lineage(**parts["lineage"]) if parts["lineage"]["parent"] is not None else None,
-                top_ids=top_ids,
-                top_logprobs=logprobs.reshape(-1, k) if k else np.zeros((0, 0), np.float32),
+            for name in ("prompt_ids", "ids"):
+                record[name] = np.asarray(record[name], np.int32)
+            shape = len(record["ids"]), int(record["top_k"])
+            lineage = [record[f"lineage.{name}"] for name in ("parent", "at", "reason")]
+            trace = cls(
+                **{name: record[name] for name in _PLAIN},
+                signals=Signals.from_dict({name: record[f"signal.{name}"] for name in FIELDS}),
+                usage=Usage(*(record[f"usage.{name}"] for name in _USAGE)),
+                lineage=None if lineage[0] is None else Lineage(*lineage),
+                top_ids=np.asarray(record["top_ids"], np.int32).reshape(shape),
+                top_logprobs=np.asarray(record["top_logprobs"], np.float32).reshape(shape),
             )
-        except (KeyError, TypeError) as problem:
-            raise ValueError(f"trace {record.get('id', '?')!r}: missing or unknown field {problem}") from None
+        except KeyError as problem:
+            raise ValueError(f"trace {record.get('id', '?')!r}: field {problem} is missing") from None
+        except (TypeError, ValueError) as problem:
+            raise ValueError(f"trace {record.get('id', '?')!r}: {problem}") from None
+        trace._check_lengths()
+        return trace
+
+    def _check_lengths(self) -> None:
+        n, tops = len(self.ids), self.top_ids.shape
+        if self.signals.shape != (n,):
+            raise ValueError(f"trace {self.id!r}: {n} tokens, but signals of shape {self.signals.shape}")
+        if self.top_logprobs.shape != tops or len(tops) != 2 or (tops[1] and tops[0] != n):
+            raise ValueError(
+                f"trace {self.id!r}: {n} tokens, but top_ids {tops} and top_logprobs {self.top_logprobs.shape}"
+            )
 
 
 _NESTED = {"signals", "usage", "lineage", "top_ids", "top_logprobs"}
-
-
-def _take(record: dict[str, Any], prefix: str) -> dict[str, Any]:
-    keys = [key for key in record if key.startswith(prefix + ".")]
-    return {key.removeprefix(prefix + "."): record.pop(key) for key in keys}
-
+_PLAIN = tuple(f.name for f in fields(Trace) if f.name not in _NESTED)
+_USAGE = tuple(f.name for f in fields(Usage))
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """``MIGRATIONS[v]`` turns a record of version v into one of version v + 1."""

@@ -6,6 +6,7 @@ exact traces (no wrong token) for false alarms; slips, which have an onset but a
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -26,9 +27,10 @@ _CELLS = 1 << 21  # history entries held at once
 
 @dataclass(frozen=True, slots=True)
 class Detector:
-    """``exact`` and ``segment`` are the shares of lost traces in which it names the onset token, or one of its segment
-    (base rate: a random token of the trace); ``before`` of all it answers, those before the onset. ``lead`` is the median of
-    onset - named token (positive: early); ``false_alarm`` the share of exact traces in which it names any."""
+    """``exact`` and ``segment`` are the shares of lost traces in which it names the onset token, or one of its
+    segment (base rate: a random token of the trace); ``before`` of all it answers, those before the onset. ``lead``
+    is the median of onset - named token (positive: early); ``false_alarm`` the share of exact traces in which it
+    names any."""
 
     name: str
     n: int
@@ -52,17 +54,20 @@ def above_level(entropy: Array) -> int:
 
 def above_running_quantile(entropy: Array) -> int:
     """The first token above the 0.9 quantile of all before it."""
-    past = entropy[~np.isnan(entropy)]
-    where = np.flatnonzero(~np.isnan(entropy))
-    for block in range(0, len(past), 64):  # most traces are decided early: do not sort the rest
-        fired = triggers.replay(past[: block + 64], 0.9, "paper", _WARM_UP)
-        if fired.any():
-            return int(where[np.argmax(fired)])
+    past: list[float] = []  # ascending
+    for t, value in enumerate(entropy.tolist()):
+        if value != value:
+            continue
+        if len(past) >= _WARM_UP:
+            low = int(0.9 * (len(past) - 1))
+            if value > past[low] + (0.9 * (len(past) - 1) - low) * (past[min(low + 1, len(past) - 1)] - past[low]):
+                return t
+        insort(past, value)
     return -1
 
 
 def rise(entropy: Array) -> int:
-    """The token from which entropy is raised: the split with the largest scaled contrast of means (CUSUM, Page 1954)."""
+    """The token from which entropy is raised: the split with the largest scaled rise of the mean (Page 1954)."""
     x = np.where(np.isnan(entropy), 0.0, entropy)
     n = len(x)
     if n < 2:
@@ -117,10 +122,12 @@ def _detector(
 class Trigger:
     """One trigger rule replayed on saved traces: it may fire at the first token after a boundary.
 
-    ``precision``: triggers that stand at the start of the onset segment of a lost trace, of all triggers (base rate: as many
-    triggers in each trace, at random among the boundaries where the rule was able to fire). ``recall``: lost traces with
-    such a trigger. ``in_time``: lost traces with a trigger at or before it; ``lead``: median tokens from the last of these to
-    the onset. ``false_per_trace``: triggers in a trace without a wrong token."""
+    ``precision``: triggers that stand at the start of the onset segment of a lost trace, of all triggers (base rate:
+    as many triggers in each trace, at random among the boundaries where the rule was able to fire). ``above_chance``
+    is the difference. A rule with little history fires early whatever the entropies are, so ``above_schedule`` is the
+    same with random triggers that prefer the k-th boundary as often as the rule does. ``recall``: lost traces with
+    such a trigger. ``in_time``: lost traces with a trigger at or before it; ``lead``: median tokens from the last of
+    these to the onset. ``false_per_trace``: triggers in a trace without a wrong token."""
 
     rule: str
     q: float
@@ -130,6 +137,7 @@ class Trigger:
     n_triggers: int
     precision: Estimate
     above_chance: Estimate
+    above_schedule: Estimate
     recall: Estimate
     in_time: Estimate
     lead: Estimate
@@ -179,18 +187,18 @@ def _trigger(
     fired = replay(entropy, q, rule, min_history)
     known = ~np.isnan(entropy)
     seen = np.cumsum(known, axis=1) - (rule == "paper") * known  # the repo's history holds the current value
-    able = known & (seen >= max(1, min_history))
+    able = (known & (seen >= max(1, min_history))).astype(np.float64)
     tau = np.where(table.lost[use], table.onset_segment[use], -1)
     order = np.arange(entropy.shape[1]) + 1  # segment that begins at each boundary
     at_onset = order == tau[:, None]
     count, hits = fired.sum(axis=1), (fired & at_onset).sum(axis=1)
-    expected = count * (able & at_onset).sum(axis=1) / np.maximum(able.sum(axis=1), 1)
+    schedule = able * fired.sum(axis=0) / np.maximum(able.sum(axis=0), 1)
+    expected, scheduled = (count * _share_of_row(weight, at_onset) for weight in (able, schedule))
     cluster, lost = table.problem[use], table.lost[use]
     timely = fired & (order <= tau[:, None])
     last = np.max(np.where(timely, token, -1), axis=1, initial=-1)
     caught = lost & timely.any(axis=1)
-    each = np.repeat(np.arange(len(use)), count)  # one row a trigger
-    first_of_trace = np.arange(len(each)) - (np.cumsum(count) - count)[each]
+    row, column = np.nonzero(fired)
     return Trigger(
         rule,
         q,
@@ -198,13 +206,26 @@ def _trigger(
         n_lost=int(lost.sum()),
         n_exact=int((~lost).sum()),
         n_triggers=int(count.sum()),
-        precision=share(first_of_trace < hits[each], cluster[each], float(expected.sum() / max(count.sum(), 1))),
-        above_chance=boot.ratio(cluster, hits - expected, count, base_rate=0.0),
+        precision=share(at_onset[row, column], cluster[row], float(expected.sum() / max(len(row), 1))),
+        above_chance=_excess(boot, cluster, hits - expected, count, lost),
+        above_schedule=_excess(boot, cluster, hits - np.minimum(scheduled, 1), count, lost),
         recall=share(hits[lost] > 0, cluster[lost]),
         in_time=share(caught[lost], cluster[lost]),
         lead=boot.median(cluster[caught], (table.onset[use] - last)[caught]),
         false_per_trace=boot.mean(cluster[~lost], count[~lost]),
     )
+
+
+def _share_of_row(weight: Array, where: np.ndarray) -> Array:
+    """Share of each row's weight that stands at ``where``."""
+    total = weight.sum(axis=1)
+    return (weight * where).sum(axis=1) / np.where(total > 0, total, 1)
+
+
+def _excess(boot: Resamples, cluster: Index, excess: Array, count: Index, lost: np.ndarray) -> Estimate:
+    """Excess hits a trigger; it rests on the problems with lost traces, however many others there are."""
+    n = len(np.unique(cluster[lost & (count > 0)]))
+    return boot.estimate(cluster, (excess, count), lambda s: s[..., 0] / s[..., 1], 0.0, n=n)
 
 
 def _first(mask: np.ndarray) -> int:

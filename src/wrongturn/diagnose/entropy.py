@@ -1,9 +1,9 @@
 """What token entropy looks like around a wrong turn (guard.md §1.2), with the controls the published study lacks.
 
 Segments: are invalid ones more uncertain than valid ones, over all traces (``pooled``: mixes hard problems with wrong
-steps) and inside one trace (``within``)? Tokens: entropy aligned to the onset of lost traces, next to a *control*: as many
-decisions of right, exact traces. Most tokens are forced by what stands before them, so a fair control for an onset is a
-token that follows the same token as the onset does.
+steps) and inside one trace (``within``)? Tokens: entropy aligned to the onset of lost traces, next to a *control*: as
+many decisions of right, exact traces. Most tokens are forced by what stands before them, so a fair control for an
+onset is a token that follows the same token as the onset does.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Aligned:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EntropyStudy:
-    """Entropy in nats. Segment entropy is the mean over its tokens; ``spread`` is a standard deviation: between segments
-    when pooled, between the tokens of a segment when within traces."""
+    """Entropy in nats. Segment entropy is the mean over its tokens; ``spread`` is a standard deviation: between
+    segments when pooled, between the tokens of a segment when within traces."""
 
     n_invalid: int
     n_valid: int
@@ -152,7 +152,9 @@ def _around(table: Table, tokens: Index) -> Array:
     at = tokens[:, None] + OFFSETS
     trace = table.token_trace[tokens]
     inside = (at >= table.first[trace][:, None]) & (at < table.first[trace + 1][:, None])
-    return np.where(inside, table.signals["entropy"][np.where(inside, at, 0)], np.nan) if len(tokens) else np.zeros(at.shape)
+    around = np.full(at.shape, np.nan)
+    around[inside] = table.signals["entropy"][at[inside]]
+    return around
 
 
 def _ranks(table: Table, boot: Resamples) -> dict[str, Estimate]:

@@ -4,8 +4,9 @@ Two tools do everything here:
 
 - :func:`share`, a proportion: Wilson's interval at the *effective* sample size (Kish 1965; Korn & Graubard 1998), so it
   has width at 0 and 1 and needs no resampling.
-- :class:`Resamples`, the cluster bootstrap: whole problems are drawn with replacement, once for a whole study. A figure
-  is a function of *sums over traces*; a resample re-weights each problem's sums, so 2 000 resamples are one matrix product.
+- :class:`Resamples`, the cluster bootstrap: whole problems are drawn with replacement, once for a whole study. A
+  figure is a function of *sums over traces*; a resample re-weights each problem's sums, so 2 000 resamples are one
+  matrix product.
 
 Percentile intervals are too narrow for few problems; both tools widen by Student's t in place of the normal (for the
 bootstrap: "expanded percentile", Hesterberg 2015). ``n`` of an estimate counts the problems it rests on.
@@ -32,7 +33,7 @@ _Z = _NORMAL.inv_cdf(0.5 + _LEVEL / 2)
 
 
 def student(units: int) -> float:
-    """Two-sided 95 % quantile of Student's t with ``units - 1`` degrees of freedom (Fisher & Cornish 1960 expansion)."""
+    """Two-sided 95 % quantile of Student's t with ``units - 1`` degrees of freedom (Fisher & Cornish 1960)."""
     z, v = _Z, max(units - 1, 1)
     if v <= 2:  # the expansion is poor here, the closed forms are simple
         return (12.7062, 4.3027)[v - 1]
@@ -41,7 +42,7 @@ def student(units: int) -> float:
 
 
 def share(hits: ArrayLike, clusters: ArrayLike, base_rate: float = math.nan) -> Estimate:
-    """Proportion of true ``hits`` [n] (NaN: not known, left out) whose rows belong to ``clusters`` [n]."""
+    """Proportion of ``hits`` [n] (0 to 1; NaN: not known, left out) whose rows belong to ``clusters`` [n]."""
     hits, clusters = np.asarray(hits, np.float64), np.asarray(clusters)
     known = ~np.isnan(hits)
     hits, clusters = hits[known], clusters[known]
@@ -85,16 +86,18 @@ class Resamples:
         columns: Sequence[ArrayLike],
         statistic: Callable[[Array], Array],
         base_rate: float = math.nan,
+        n: int | None = None,
     ) -> Estimate:
-        """``statistic`` of the column sums. ``columns``: arrays [n], row i of problem ``clusters[i]``; the statistic maps
-        sums [..., k] to values [...]. Rows with a NaN anywhere are left out."""
+        """``statistic`` of the column sums. ``columns``: arrays [rows], row i of problem ``clusters[i]``; the
+        statistic maps sums [..., k] to values [...]. Rows with a NaN anywhere are left out. ``n``: problems the
+        figure rests on, where these are fewer than those with a row."""
         table = np.column_stack([np.asarray(column, np.float64) for column in columns])
         known = ~np.isnan(table).any(axis=1)
         sums, present = self._sums(clusters[known], table[known])
         with np.errstate(all="ignore"):
             value = float(statistic(sums.sum(axis=0)))
             resampled = statistic(self.weights[:, present] @ sums[present])
-        return _interval(value, resampled, len(present), base_rate)
+        return _interval(value, resampled, len(present) if n is None else n, base_rate)
 
     def mean(self, clusters: Index, values: ArrayLike, base_rate: float = math.nan) -> Estimate:
         """Mean over rows."""
@@ -105,8 +108,13 @@ class Resamples:
         return self.estimate(clusters, (above, below), lambda s: s[..., 0] / s[..., 1], base_rate)
 
     def contrast(self, clusters: Index, values: ArrayLike, first: ArrayLike, statistic: str = "mean") -> Estimate:
-        """Mean (or "std", or "log mean": a ratio of means) of the rows where ``first`` minus that of the others."""
-        x, a = np.asarray(values, np.float64), np.asarray(first, bool)
+        """Mean (or "std", or "log mean": a ratio of means) of the rows where ``first`` minus that of the others.
+
+        ``n`` counts the problems of the rarer kind of row: no amount of right traces makes up for few wrong ones.
+        """
+        x = np.asarray(values, np.float64)
+        known = ~np.isnan(x)
+        clusters, x, a = clusters[known], x[known], np.asarray(first, bool)[known]
         columns = [part * mask for mask in (a, ~a) for part in (np.ones(len(x)), x, x * x)]
 
         def difference(s: Array) -> Array:
@@ -118,7 +126,7 @@ class Resamples:
                 means = tuple(np.sqrt(np.maximum(q - m * m, 0)) for q, m in zip(squares, means, strict=True))
             return means[0] - means[1]
 
-        return self.estimate(clusters, columns, difference)
+        return self.estimate(clusters, columns, difference, n=_rarer(clusters, a))
 
     def median(self, clusters: Index, values: ArrayLike) -> Estimate:
         """Median over rows."""
@@ -132,8 +140,34 @@ class Resamples:
         resampled = np.where(weight[:, -1] > 0, x[order][np.minimum(at, len(x) - 1)], np.nan)
         return _interval(float(np.median(x)), resampled, len(np.unique(clusters)))
 
+    def auroc(self, clusters: Index, labels: ArrayLike, scores: ArrayLike, within: Index | None = None) -> Estimate:
+        """Chance that a positive scores above a negative; with ``within`` only pairs that share its value count.
+
+        Pooled resamples use the Hájek projection (each row's placement among the other class, as in DeLong 1988 and,
+        for clusters, Obuchowski 1997), which agrees with the full bootstrap to first order at a thousandth of the
+        work.
+        """
+        scores = np.asarray(scores, np.float64)
+        known = ~np.isnan(scores)
+        positive, scores, clusters = np.asarray(labels, bool)[known], scores[known], clusters[known]
+        unit = np.zeros(len(scores), np.intp) if within is None else within[known]
+        wins, rivals = _wins(positive, scores, unit)
+        if within is not None:
+            mixed = positive & (rivals > 0)
+            return self.ratio(clusters[mixed], wins[mixed], rivals[mixed], 0.5)
+        if not len(scores) or rivals.min() == 0:
+            return UNKNOWN
+        whole = float((wins / rivals)[positive].mean())
+        columns = [part * mask for mask in (positive, ~positive) for part in (wins / rivals, np.ones(len(wins)))]
+
+        def projection(s: Array) -> Array:
+            return np.clip(s[..., 0] / s[..., 1] + s[..., 2] / s[..., 3] - whole, 0.0, 1.0)
+
+        return self.estimate(clusters, columns, projection, 0.5, n=_rarer(clusters, positive))
+
     def curve(self, clusters: Index, rows: Array) -> tuple[Array, Array, Array]:
-        """Mean of ``rows`` [n, points] with a *simultaneous* 95 % band: the whole curve is inside with that probability.
+        """Mean of ``rows`` [n, points] with a *simultaneous* 95 % band: the whole curve is inside with that
+        probability.
 
         Sup-t band (Montiel Olea & Plagborg-Møller 2019); NaN entries are left out.
         """
@@ -160,6 +194,36 @@ class Resamples:
         for k in range(table.shape[1]):
             sums[:, k] = np.bincount(clusters, table[:, k], minlength=self.clusters)
         return sums, np.unique(clusters)
+
+
+def _rarer(clusters: Index, first: NDArray[np.bool_]) -> int:
+    """Number of problems with a row of the rarer kind."""
+    return min(len(np.unique(clusters[first])), len(np.unique(clusters[~first])))
+
+
+def _wins(positive: NDArray[np.bool_], scores: Array, unit: Index) -> tuple[Array, Array]:
+    """Per row: how many rows of the other class in its unit it wins against (positives by a higher score, negatives
+    by a lower one, a tie is half a win), and how many there are. By mid-ranks: rank among all minus rank among its
+    own class."""
+    units = int(unit.max(initial=-1)) + 1
+    above = _midranks(scores, unit) - _midranks(scores, unit * 2 + positive)
+    count = np.stack([np.bincount(unit[positive == kind], minlength=units) for kind in (False, True)])
+    rivals = np.where(positive, count[0][unit], count[1][unit]).astype(np.float64)
+    return np.where(positive, above, rivals - above), rivals
+
+
+def _midranks(scores: Array, unit: Index) -> Array:
+    """Rank of each row inside its unit, from 1; ties share the mean of their ranks."""
+    order = np.lexsort((scores, unit))
+    sorted_scores, sorted_unit = scores[order], unit[order]
+    new_unit = np.append(True, sorted_unit[1:] != sorted_unit[:-1])[: len(order)]
+    starts = np.flatnonzero(new_unit | np.append(True, sorted_scores[1:] != sorted_scores[:-1])[: len(order)])
+    sizes = np.diff(np.append(starts, len(order)))
+    first = np.flatnonzero(new_unit)
+    begin = np.repeat(first, np.diff(np.append(first, len(order))))
+    ranks = np.empty(len(order))
+    ranks[order] = np.repeat(starts + (sizes + 1) / 2, sizes) - begin
+    return ranks
 
 
 def exponential(estimate: Estimate) -> Estimate:

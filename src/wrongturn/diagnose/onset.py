@@ -2,13 +2,14 @@
 
 A failure is *lost* if a token of it is wrong; its onset position rho is one of
 
-- ``token``:   tokens before the first invalid segment / all tokens (the default; what GUARD's "first 30 %" is taken to be)
+- ``token``:   tokens before the first invalid segment / all tokens (the default; what GUARD's "first 30 %" is taken
+  to be)
 - ``exact``:   tokens before the first wrong token / all tokens (never earlier than ``token``)
 - ``segment``: segments before the first invalid one / all segments
 
-F(r) is the share of lost traces with rho <= r. Early onsets are partly mechanical: a long tail after the onset shrinks
-rho. Hence a null that puts the onset at a uniformly random token of the first N_correct tokens (the median length of right
-traces of the same group) and measures it the same way, on the failed trace's own segments and length.
+F(r) is the share of lost traces with rho <= r. Early onsets are partly mechanical: a long tail after the onset
+shrinks rho. Hence a null that puts the onset at a uniformly random token of the first N_correct tokens (the median
+length of right traces of the same group) and measures it the same way, on the failed trace's own segments and length.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _EARLY = 30  # grid index of r = 0.30
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Curve:
-    """F(r) on ``GRID`` under one definition of position: ``low``/``high`` are a simultaneous 95 % band, ``null`` is what
-    uniform onsets would give. ``excess_30`` is F(.30) minus the null, on the traces that have a null."""
+    """F(r) on ``GRID`` under one definition of position: ``low``/``high`` are a simultaneous 95 % band, ``null`` is
+    what uniform onsets would give. ``excess_30`` is F(.30) minus the null, on the traces that have a null."""
 
     name: str
     n: int
@@ -171,7 +172,8 @@ def _null(name: str, table: Table, at: Index) -> Array:
 
     NaN for traces of a group without a single right answer, which has no N_correct.
     """
-    typical = np.array([_median(table.length[(table.right == 1) & (table.group == g)]) for g in range(len(table.groups))])
+    right = table.right == 1
+    typical = np.array([_median(table.length[right & (table.group == g)]) for g in range(len(table.groups))])
     length = table.length[at]
     first = np.minimum(typical[table.group[at]], length) if len(at) else np.zeros(0)  # candidate tokens
     if name == "exact":
@@ -199,7 +201,7 @@ def _expansion(table: Table, size: Index, boot: Resamples) -> Estimate:
 
 
 def _expansion_within(table: Table, size: Index, boot: Resamples) -> Estimate:
-    """Per problem with both outcomes, log of (mean size of wrong traces / of right ones); then the mean over problems."""
+    """Mean over problems with both outcomes of log(mean size of its wrong traces / of its right ones)."""
     n = len(table.problems)
     mean = {}
     for outcome in (0, 1):

@@ -34,9 +34,9 @@ def spans(boundaries: ArrayLike) -> NDArray[np.intp]:
 def blank_lines(pieces: Iterable[str]) -> NDArray[np.bool_]:
     """Boundaries of prose: True at each token after which the text so far ends in a blank line.
 
-    It is the *text* that counts, so tokens such as ``".\\n\\n"`` or ``"**\\n\\n"`` are boundaries in any vocabulary. A run
-    of newlines is one boundary, at the token that completes the blank line, and blank lines before any text are none:
-    a decoder that only sees the past marks the same tokens.
+    It is the *text* that counts, so tokens such as ``".\\n\\n"`` or ``"**\\n\\n"`` are boundaries in any vocabulary.
+    A run of newlines is one boundary, at the token that completes the blank line, and blank lines before any text are
+    none: a decoder that only sees the past marks the same tokens.
     """
     marks, tail, blank = [], "", True
     for piece in pieces:

@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 SIGNALS = ("entropy", "nll", "margin", "fork")
-NONE, UNKNOWN = -1, -2
+NONE, UNJUDGED = -1, -2
 _CUT = "truncated"  # the class a checker gives a trace that stopped before the end token
 
 
@@ -38,7 +38,7 @@ class Table:
     group: Index  # [N] into groups
     length: Index  # [N] tokens
     right: Array  # [N] 1: right answer, 0: wrong, NaN: ungraded
-    onset: Index  # [N] first wrong token; == length: cut off before any; NONE; UNKNOWN
+    onset: Index  # [N] first wrong token; == length: cut off before any; NONE; UNJUDGED
     error: tuple[str | None, ...]  # [N] class of the first wrong token
     finish: tuple[str, ...]
     first: Index  # [N + 1]
@@ -88,7 +88,7 @@ class Table:
         """[T] the trace each token belongs to."""
         return np.repeat(np.arange(len(self)), self.length)
 
-    def entropy_of(self, trace: int) -> Array:
+    def entropy_of(self, trace: int | np.intp) -> Array:
         """Entropies of one trace's tokens."""
         return self.signals["entropy"][self.first[trace] : self.first[trace + 1]]
 
@@ -170,7 +170,7 @@ def _judge(trace: Trace, problem: Problem | None) -> tuple[int, str | None, Inde
         if task
         else np.array([(0, len(trace.ids))] * bool(len(trace.ids)), np.intp).reshape(-1, 2)
     )
-    return UNKNOWN if trace.onset is None else int(trace.onset), trace.error, span, np.full(len(span), np.nan)
+    return UNJUDGED if trace.onset is None else int(trace.onset), trace.error, span, np.full(len(span), np.nan)
 
 
 def _task(name: str) -> Task | None:

@@ -19,18 +19,18 @@ class Recipe:
 
     Graphs grow from ``start_nodes`` to ``nodes`` during the first ``growth`` of training. Drills: *listing* writes the
     adjacency of every node in random order (the choice of node carries no loss); *traversal* is a search with no target,
-    which visits everything reachable. Both shares fall linearly to ``*_end`` at ``drill_until`` and stay there.
+    which visits everything reachable and traces back from the last. Both shares fall linearly to ``*_end`` at ``drill_until`` and stay there.
     """
 
     nodes: int = 15
     hops: tuple[int, int] = (2, 4)
     start_nodes: tuple[int, int] = (5, 8)
-    growth: float = 0.2
+    growth: float = 0.12
     listing: float = 0.5
-    listing_end: float = 0.03
+    listing_end: float = 0.02
     traversal: float = 0.2
-    traversal_end: float = 0.12
-    drill_until: float = 0.35
+    traversal_end: float = 0.15
+    drill_until: float = 0.3
     label_weight: float = 3.0
     batch: int = 32
 
@@ -52,15 +52,21 @@ def listing_drill(rng: random.Random, nodes: int) -> tuple[list[int], list[int],
 
 
 def traversal_drill(rng: random.Random, nodes: int) -> tuple[list[int], list[int], list[int]]:
-    """Prompt with a source and no target, every reachable node expanded breadth-first, then the end token."""
-    query = gs.Query(gs.random_edges(rng, nodes), 0, 0)
-    adjacent = query.neighbours()
-    source = rng.choice(sorted(adjacent))
-    prompt = [*gs.prompt_ids(query)[:-3], source + gs.FIRST_LABEL]
+    """Prompt with a source and no target: expand everything reachable, then trace back from the node found last.
+
+    Teaches the queue and the trace back beyond the path lengths of the searches, which name their target.
+    """
+    edges = gs.random_edges(rng, nodes)
+    source = rng.choice(sorted({node for edge in edges for node in edge}))
+    adjacent = gs.Query(edges, source, source).neighbours()
+    last = list(gs.distances(adjacent, source))[-1]  # a dict in order of discovery
+    query = gs.Query(edges, source, last)
+    prompt = gs.prompt_ids(query)[:-2]
     trace = [gs.OPEN]
-    for node in gs.distances(adjacent, source):  # a dict in order of discovery, which is breadth-first order
+    for node in gs.distances(adjacent, source):
         trace += gs.listing(node, adjacent[node])
-    return prompt, [*trace, gs.EOS], []
+    trace[-1] = gs.FOUND
+    return prompt, trace + gs.trace_back(query), []
 
 
 def search(rng: random.Random, nodes: int, hops: tuple[int, int]) -> tuple[list[int], list[int], list[int]]:

@@ -28,12 +28,12 @@ class TrainConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     recipe: Recipe = field(default_factory=Recipe)
-    tokens: int = 60_000_000
+    tokens: int = 42_000_000
     lr: float = 2e-3
     lr_end: float = 0.02
     warmup: float = 0.01
     decay_from: float = 0.0  # share of training after which the cosine starts
-    optimizer: str = "adamw"
+    optimizer: str = "muon"
     weight_decay: float = 0.05
     clip: float = 1.0
     look_back: tuple[int, ...] = (1, 2)

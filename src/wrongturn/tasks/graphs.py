@@ -159,29 +159,36 @@ def random_query(rng: random.Random, nodes: int, hops: tuple[int, int]) -> Query
             return Query(edges, source, rng.choice(at_distance))
 
 
+def discoverers(query: Query) -> dict[int, int | None]:
+    """The node that first listed each node, in the order of discovery (None for the source)."""
+    adjacent = query.neighbours()
+    found: dict[int, int | None] = {query.source: None}
+    for u in distances(adjacent, query.source):
+        for v in adjacent[u]:
+            found.setdefault(v, u)
+    return found
+
+
 def gold(query: Query) -> list[int]:
     """The one correct completion, ending in ``<eos>``. Raises ``ValueError`` where the target cannot be reached."""
     adjacent = query.neighbours()
-    parent: dict[int, int | None] = {query.source: None}
-    queue = deque([query.source])
     ids = [OPEN]
-    while queue:
-        u = queue.popleft()
+    for u in distances(adjacent, query.source):  # in order of discovery, which is the order of the queue
         ids += listing(u, adjacent[u])
-        for v in adjacent[u]:
-            if v not in parent:
-                parent[v] = u
-                queue.append(v)
         if query.target in adjacent[u]:
             ids[-1] = FOUND
-            break
-    else:
-        raise ValueError(f"no path from {query.source} to {query.target}")
+            return ids + trace_back(query)
+    raise ValueError(f"no path from {query.source} to {query.target}")
+
+
+def trace_back(query: Query) -> list[int]:
+    """``target,...,source>source,...,target<eos>``: back through first discoverers, then the path."""
+    parent = discoverers(query)
     back, node = [], query.target
     while node is not None:
         back.append(node)
         node = parent[node]
-    return [*ids, *_joined(back), DONE, *_joined(back[::-1]), EOS]
+    return [*_joined(back), DONE, *_joined(back[::-1]), EOS]
 
 
 def listing(node: int, neighbours: Sequence[int]) -> list[int]:

@@ -1,0 +1,165 @@
+"""The report of a run: one HTML file that needs no network, no server and no other file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from wrongturn.report import sections
+from wrongturn.report.data import Pieces, pack, pieces_of
+from wrongturn.trace import Problem, Trace
+
+LIMIT = 10_000_000
+"""Bytes a report has at most."""
+POINTS = 400  # of a curve
+
+
+def write(
+    path: str | os.PathLike[str],
+    *,
+    traces: Sequence[Trace],
+    problems: Mapping[str, Problem],
+    study: Mapping[str, Any] | None = None,
+    comparison: Sequence[Mapping[str, Any]] | None = None,
+    meta: Mapping[str, Any] | None = None,
+    pieces: Pieces = pieces_of,
+    limit: int = LIMIT,
+) -> Path:
+    """Write the report of a run and return its path.
+
+    Args:
+        path: the file; it appears complete or not at all.
+        traces: what the viewer shows.
+        problems: by id; a trace whose problem is not there is shown without its prompt.
+        study: a diagnosis as plain values (``Study.dict()``). Sections of what is missing say so.
+        comparison: one row a strategy: ``strategy``, ``accuracy``, ``decoded_tokens``, ``difference``, ``budget``.
+        meta: ``title``, ``engine``, ``model``, ``sampling``, ``seed``, ``versions``, ``command``, ``created``; what is
+            missing is read from the traces' provenance where it is there.
+        pieces: the text of token ids; default: by the trace's task.
+        limit: bytes. What does not fit is left out, and the page says what.
+    """
+    study, comparison = study or {}, [row for row in comparison or [] if row]
+    facts = _facts(traces, meta or {})
+    charts = {"onset": _onset_chart(study), "entropy": _entropy_chart(study)}
+    body = "\n".join(
+        (
+            sections.lead(study, comparison, facts),
+            sections.strategies(comparison),
+            sections.groups(study),
+            sections.onset(study, charts),
+            sections.claims(study),
+            sections.further(study),
+        )
+    )
+    app, uplot = _asset("app.js"), f"/*\n{_asset('vendor/uPlot.LICENSE')}\n*/\n{_asset('vendor/uPlot.iife.min.js')}"
+    parts = {
+        "title": sections.esc(facts["title"]),
+        "style": _asset("vendor/uPlot.min.css") + _asset("style.css"),
+        "policy": _policy(app, uplot),
+        "sections": body,
+        "footer": sections.footer(facts),
+        "app": app,
+        "uplot": uplot,
+    }
+    template = Template(_asset("template.html"))
+    page = template.substitute(parts, payload="", left_out="")
+    payload = pack(traces, problems, {"charts": charts}, limit - len(page.encode()) - 2000, pieces)
+    page = template.substitute(parts, payload=_blocks(payload.index, payload.blocks), left_out=_left_out(payload.left_out, limit))
+    return _replace(Path(path), page)
+
+
+def _asset(name: str) -> str:
+    return (files("wrongturn.report") / name).read_text(encoding="utf-8")
+
+
+def _policy(*scripts: str) -> str:
+    """Nothing from anywhere, and no script but these two: not even one that slipped through the escaping."""
+    hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
+    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
+    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+
+
+def _blocks(index: str, blocks: Sequence[str]) -> str:
+    named = [("index", index), *((f"block-{i}", block) for i, block in enumerate(blocks))]
+    return "\n".join(f'<script type="application/octet-stream" id="{name}">{data}</script>' for name, data in named)
+
+
+def _left_out(said: Sequence[str], limit: int) -> str:
+    if not said:
+        return ""
+    what = f"Left out to keep this file below {limit / 1e6:.3g} MB: {'; '.join(said)}."
+    return f'<p class="left-out" id="left-out">{sections.esc(what)}</p>'
+
+
+def _replace(path: Path, page: str) -> Path:
+    """Write aside, then rename: a reader never sees half a report."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        aside.write_text(page, encoding="utf-8", newline="\n")
+        os.replace(aside, path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    return path
+
+
+def _facts(traces: Sequence[Trace], meta: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known about the run: ``meta``, and the first trace's provenance where that says nothing."""
+    found: dict[str, Any] = dict(traces[0].provenance) if traces else {}
+    facts = {name: found.get(name) for name in ("engine", "model", "sampling", "seed", "versions")}
+    facts |= {"task": traces[0].task if traces else None, "traces": len(traces)}
+    facts |= {name: value for name, value in meta.items() if value is not None}
+    return {"title": "Where the reasoning took a wrong turn", **facts}
+
+
+# -- curves ------------------------------------------------------------------------------------------------------------
+
+
+def _onset_chart(study: Mapping[str, Any]) -> dict[str, Any] | None:
+    curve = _curve(sections.dig(study, "onset", "curve"), "x", "y")
+    null = _curve(sections.dig(study, "onset", "null"), "x", "y")
+    if curve and null:
+        curve["null"] = _plain(np.interp(_floats(curve["x"]), _floats(null["x"]), _floats(null["y"])))
+    return curve
+
+
+def _entropy_chart(study: Mapping[str, Any]) -> dict[str, Any] | None:
+    aligned = sections.dig(study, "entropy", "aligned")
+    curve = _curve(aligned, "offsets", "mean")
+    control = sections.dig(aligned, "control")
+    values = sections.dig(control, "mean") if isinstance(control, Mapping) else control
+    if curve and _listed(values):
+        curve["control"] = _plain(_floats(values)[: len(curve["x"])])
+    return curve
+
+
+def _curve(source: Any, x: str, y: str) -> dict[str, Any] | None:
+    """``x``, ``y``, ``low``, ``high`` of a curve, thinned to at most ``POINTS``; None where there is no curve."""
+    if not isinstance(source, Mapping) or not _listed(source.get(x)) or not _listed(source.get(y)):
+        return None
+    columns = {"x": source[x], "y": source[y], "low": source.get("low"), "high": source.get("high")}
+    n = min(len(source[x]), len(source[y]))
+    picked = np.unique(np.linspace(0, n - 1, min(n, POINTS)).round().astype(int))
+    return {name: _plain(_floats(v)[picked]) for name, v in columns.items() if _listed(v) and len(v) >= n}
+
+
+def _listed(values: Any) -> bool:
+    return isinstance(values, Sequence | np.ndarray) and not isinstance(values, str) and len(values) > 0
+
+
+def _floats(values: Any) -> np.ndarray:
+    return np.array([math.nan if v is None else v for v in values], np.float64)
+
+
+def _plain(values: np.ndarray) -> list[float | None]:
+    return [round(float(v), 5) if math.isfinite(v) else None for v in values]
