@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from made_traces import assert_same, made
 
+from made_traces import assert_same, made
 from wrongturn import trace as module
 from wrongturn.signals import FIELDS, Signals
 from wrongturn.trace import FINISH, MIGRATIONS, TRACE_VERSION, Lineage, Trace, Usage
@@ -167,7 +167,9 @@ def test_a_version_without_migration_is_refused():
 
 def test_a_newer_version_is_refused():
     record = made(1).to_record() | {"version": TRACE_VERSION + 1, "new": 1}
-    with pytest.raises(ValueError, match=f"'p0/sample/1' has version {TRACE_VERSION + 1}.*up to {TRACE_VERSION}: upgrade"):
+    with pytest.raises(
+        ValueError, match=f"'p0/sample/1' has version {TRACE_VERSION + 1}.*up to {TRACE_VERSION}: upgrade"
+    ):
         Trace.from_record(record)
 
 

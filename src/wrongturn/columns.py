@@ -81,8 +81,8 @@ def _to_array(values: list[Any], name: str, kind: pa.DataType) -> pa.Array:
         dtype = np.dtype(kind.value_type.to_pandas_dtype())
         offsets = np.zeros(len(values) + 1, np.int32)
         np.cumsum([len(value) for value in values], out=offsets[1:])
-        flat = np.concatenate([np.zeros(0, dtype), *values], dtype=dtype, casting="same_kind")
-        return pa.ListArray.from_arrays(offsets, pa.array(flat), type=kind)
+        flat = np.concatenate([np.zeros(0, dtype), *(value for value in values if len(value))])
+        return pa.ListArray.from_arrays(offsets, pa.array(flat, kind.value_type), type=kind)
     try:
         return pa.array(values, kind)
     except UnicodeEncodeError:  # servers cut text inside a surrogate pair
@@ -135,10 +135,15 @@ def encode(table: pa.Table, supersedes: Sequence[str] = ()) -> bytes:
     marks = dict(table.schema.metadata or {})
     if supersedes:
         marks[_SUPERSEDES] = json.dumps(list(supersedes)).encode()
-    # Signals hardly repeat: a dictionary of them costs time and gains nothing.
-    repeating = [field.name for field in table.schema if field.type != _FLOATS]
+    # Signals hardly repeat, so a dictionary of them only costs time; their exponents do, once split off.
+    paths = {field.name: field.name + ".list.element" * isinstance(field.type, pa.ListType) for field in table.schema}
+    signals = [path for name, path in paths.items() if table.schema.field(name).type == _FLOATS]
+    options: dict[str, Any] = {
+        "compression": "zstd",
+        "use_dictionary": [path for path in paths.values() if path not in signals],
+        "column_encoding": dict.fromkeys(signals, "BYTE_STREAM_SPLIT"),
+    }
     buffer = pa.BufferOutputStream()
-    options: dict[str, Any] = {"compression": "zstd", "use_dictionary": repeating}
     pq.write_table(table.replace_schema_metadata(marks), buffer, **options)
     return buffer.getvalue().to_pybytes()
 
@@ -200,7 +205,7 @@ def _opened(path: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError) as problem:
         if isinstance(problem, OSError) and problem.errno:
             raise WrongturnError(f"{path} cannot be read: {os.strerror(problem.errno)}") from None
-        raise WrongturnError(f"{path} is truncated or no Parquet file ({str(problem).splitlines()[0]})") from None
+        raise WrongturnError(f"{path} is truncated or no Parquet file ({str(problem).partition(chr(10))[0]})") from None
 
 
 def _is_current(file: pq.ParquetFile) -> bool:

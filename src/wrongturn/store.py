@@ -36,7 +36,7 @@ from wrongturn.folder import agree, clean, disk, lock, read_manifest, sync, to_j
 from wrongturn.trace import Problem, Trace
 
 _OWN = ("run.json", "problems.parquet", "traces", ".lock")  # what no artefact may be called
-_COMPACT = 256 << 20  # bytes in memory: parts are merged up to this size
+_COMPACT = 256 << 20  # bytes, about what it takes in memory: parts are merged up to this size
 
 
 class Run:

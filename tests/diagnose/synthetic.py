@@ -1,4 +1,5 @@
-"""Traces whose truth is known because it was planted: a toy task whose checker reads it off the ids, and corrupted searches."""
+"""Traces whose truth is known because it was planted: a toy task whose checker reads it off the ids, and corrupted
+searches."""
 
 from __future__ import annotations
 
@@ -47,14 +48,14 @@ def planted(name, problem, steps, *, wrong=(), right=None, entropy=0.1, group="g
     if len(ids) and finish == "stop":
         ids[-1] = END
     ids[list(wrong)] = WRONG
-    values = np.broadcast_to(np.asarray(entropy, np.float32), len(ids))
+    values = np.zeros(len(ids), np.float32) + np.asarray(entropy, np.float32)
     return Trace(
         id=name,
         problem=problem,
         task="planted",
         prompt_ids=np.zeros(1, np.int32),
         ids=ids,
-        signals=Signals.from_dict({key: values for key in ("entropy", "nll", "margin", "fork")}),
+        signals=Signals.from_dict({key: values.copy() for key in ("entropy", "nll", "margin", "fork")}),
         finish=finish,
         group=group,
         correct=not len(wrong) if right is None else right,
@@ -81,9 +82,9 @@ def child(parent, at, condition, right, number, decoded=5):
 def crowd(seed, problems=80, samples=4, failure=0.4, position=None, signal=0.0, spike=0.0, difficulty=0.0, length=0.0):
     """Random planted traces.
 
-    ``failure``: chance of a wrong answer, shifted per problem by +-``difficulty``; ``position``: rng -> onset as a share of
-    the trace. Entropies are noise; ``signal`` raises those of a wrong trace, ``spike`` that of the onset token, and
-    ``difficulty`` those of a hard problem. ``length`` lengthens wrong traces by that share.
+    ``failure``: chance of a wrong answer, shifted per problem by +-``difficulty``; ``position``: rng -> onset as a
+    share of the trace. Entropies are noise; ``signal`` raises those of a wrong trace, ``spike`` that of the onset
+    token, and ``difficulty`` those of a hard problem. ``length`` lengthens wrong traces by that share.
     """
     rng = np.random.default_rng(seed)
     position = position or (lambda rng: rng.uniform(0, 1))

@@ -53,7 +53,8 @@ def correlated(rng, problems=25, samples=4):
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
-    """25 problems of 4 correlated traces: 300 draws, so 95 % is 0.95 +- 0.025; ignoring the problems gives about 0.8."""
+    """25 problems of 4 correlated traces: 300 draws, so 95 % is 0.95 +- 0.025; ignoring the problems gives about
+    0.8."""
     covered = {"share": 0, "mean": 0, "naive": 0}
     for seed in range(300):
         hits, cluster = correlated(np.random.default_rng(seed))
@@ -72,7 +73,10 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
 def test_a_mean_agrees_with_the_plain_bootstrap():
     rng = np.random.default_rng(0)
     values, cluster = rng.exponential(size=400), np.repeat(np.arange(100), 4)
-    ours, plain = Resamples(100, 4000, 1).mean(cluster, values), stats.bootstrap(values, np.mean, clusters=cluster, seed=2)
+    ours, plain = (
+        Resamples(100, 4000, 1).mean(cluster, values),
+        stats.bootstrap(values, np.mean, clusters=cluster, seed=2),
+    )
     assert ours.value == pytest.approx(plain.value)
     assert (ours.low, ours.high) == pytest.approx((plain.low, plain.high), abs=0.012)
 
@@ -152,13 +156,23 @@ class TestAuroc:
         assert estimate.n == 0
 
 
-def test_the_band_holds_the_whole_curve():
-    """Distribution functions of 40 uniform draws: the true diagonal is inside at every r in about 95 % of 200 tries, while a
-    pointwise band would lose it far more often."""
-    grid = np.linspace(0, 1, 21)
-    whole = 0
+@pytest.mark.parametrize(("even", "n"), [(True, 40), (False, 40)])
+def test_a_band_holds_the_whole_curve(even, n):
+    """In about 95 % of 200 tries the truth is inside at every point: distribution functions of uniform draws for the
+    even band, means of normal draws of very different spread for the other."""
+    grid, whole = np.linspace(0.05, 0.95, 19), 0
     for seed in range(200):
-        x = np.random.default_rng(seed).random(40)
-        _, low, high = Resamples(40, 300, seed).curve(np.arange(40), (x[:, None] <= grid).astype(float))
-        whole += bool(np.all((low[2:-2] <= grid[2:-2]) & (grid[2:-2] <= high[2:-2])))
-    assert 0.88 < whole / 200 <= 1
+        rng = np.random.default_rng(seed)
+        truth = grid if even else np.zeros(19)
+        rows = (rng.random(n)[:, None] <= grid) if even else rng.normal(size=(n, 19)) * np.geomspace(0.1, 10, 19)
+        _, low, high = Resamples(n, 400, seed).curve(np.arange(n), rows.astype(float), even)
+        whole += bool(np.all((low <= truth) & (truth <= high)))
+    assert 0.91 <= whole / 200 <= 1
+
+
+def test_a_curve_leaves_out_what_is_missing():
+    rows = np.array([[1.0, np.nan], [3.0, np.nan], [5.0, 2.0]])
+    mean, low, high = Resamples(3, 100).curve(np.arange(3), rows)
+    assert mean.tolist() == [3.0, 2.0]
+    assert (low <= mean).all()
+    assert (mean <= high).all()

@@ -14,7 +14,9 @@ def test_spans_tile_the_trace_and_end_after_each_boundary(marks):
     found = spans(marks)
     assert [i for start, stop in found for i in range(start, stop)] == list(range(len(marks)))
     assert all(start < stop for start, stop in found)
-    assert {stop - 1 for _, stop in found} == {i for i, mark in enumerate(marks) if mark} | ({len(marks) - 1} & {*range(len(marks))})
+    assert {stop - 1 for _, stop in found} == {i for i, mark in enumerate(marks) if mark} | (
+        {len(marks) - 1} & {*range(len(marks))}
+    )
 
 
 def test_spans_of_nothing():

@@ -6,6 +6,8 @@ import random
 
 import numpy as np
 
+from wrongturn.diagnose import plan
+from wrongturn.diagnose import study as diagnose
 from wrongturn.signals import Signals
 from wrongturn.tasks import graphs
 from wrongturn.trace import Lineage, Problem, Trace, Usage
@@ -41,7 +43,7 @@ def trace(problem: Problem, ids: list[int], name: str, rng: np.random.Generator,
     rest = rng.uniform(0.5, 1.0, n)
     chances = np.stack([p, (1 - p) * rest, (1 - p) * (1 - rest)], axis=1)
     answer = TASK.answer(ids)
-    given = dict(usage=Usage(kept=n), provenance={"engine": "embedded", "model": "graph-small-1", "seed": 7})
+    given = {"usage": Usage(kept=n), "provenance": {"engine": "embedded", "model": "graph-small-1", "seed": 7}}
     return Trace(
         id=name,
         problem=problem.id,
@@ -106,82 +108,40 @@ def estimate(value: float, spread: float = 0.04, n: int = 600) -> dict:
     return {"value": value, "low": value - spread, "high": value + spread, "base_rate": None, "n": n}
 
 
-def study() -> dict:
-    """A whole diagnosis, as JSON gives it."""
-    x = np.linspace(0, 1, 101)
-    y = x**0.8
-    offsets = np.arange(-12, 13)
-    bump = 0.12 + 0.8 * np.exp(-(offsets**2) / 2) + 0.08 * (offsets > 0)
-    return {
-        "problems": 600,
-        "traces": 600,
-        "accuracy": {"G10_2,3": estimate(0.93), "G15_2,4": estimate(0.74), "G20_4,6": estimate(0.39), "all": estimate(412 / 600)},
-        "exact": {"G10_2,3": estimate(0.9), "G15_2,4": estimate(0.68), "G20_4,6": estimate(0.29), "all": estimate(0.62)},
-        "error_classes": {
-            "G10_2,3": {"skip_nbr": 9, "halluc_nbr": 4, "revisit": 2},
-            "G15_2,4": {"skip_nbr": 31, "halluc_nbr": 11, "revisit": 9, "fifo": 7, "backtrack_node": 4},
-            "G20_4,6": {"skip_nbr": 52, "halluc_nbr": 31, "revisit": 22, "fifo": 18, "backtrack_node": 9, "missing_nbr": 7, "truncated": 3},
-        },
-        "onset": {
-            "median": estimate(0.41, 0.05, 188),
-            "share_30": estimate(0.38, 0.07, 188),
-            "null_30": 0.29,
-            "curve": {"x": x.tolist(), "y": y.tolist(), "low": np.clip(y - 0.06, 0, 1).tolist(), "high": np.clip(y + 0.06, 0, 1).tolist()},
-            "null": {"x": x.tolist(), "y": (x**1.05).tolist()},
-        },
-        "entropy": {
-            "aligned": {
-                "offsets": offsets.tolist(),
-                "mean": bump.tolist(),
-                "low": (bump - 0.05).tolist(),
-                "high": (bump + 0.05).tolist(),
-                "control": (0.14 + 0 * offsets).tolist(),
-            }
-        },
-        "claims": [
-            {
-                "name": "early_onset",
-                "text": "More than 85 % of failures begin in the first 30 % of the trace.",
-                "published": "> 85 %",
-                "verdict": "does not hold",
-                "estimate": estimate(0.38, 0.07, 188),
-                "n": 188,
-                "detail": "Share of lost traces whose first wrong token stands at or before 0.30 of their length.",
-            },
-            {
-                "name": "entropy_spike",
-                "text": "Entropy spikes where a failure begins.",
-                "published": "local spike",
-                "verdict": "holds",
-                "estimate": estimate(0.66, 0.08, 188),
-                "n": 188,
-                "detail": "Mean entropy at the onset less that at matched positions of right traces, in nats.",
-            },
-            {
-                "name": "recoverable",
-                "text": "More than a fifth of lost traces can be continued to a right answer from before the onset.",
-                "published": 0.2,
-                "verdict": "cannot be told",
-                "estimate": estimate(0.23, 0.08, 96),
-                "n": 96,
-                "detail": None,
-            },
-        ],
-        "predictors": [{"name": "entropy_max, first 32 tokens", "estimate": estimate(0.68, 0.05)}, {"name": "length", "estimate": estimate(0.61, 0.05)}],
-        "recovery": None,
-    }
+def study(traces: list[Trace], problems: dict[str, Problem]) -> dict:
+    """The diagnosis of the plain samples, as JSON gives it, with made-up resamples of a few failures."""
+    plain = [t for t in traces if t.strategy == "sample"]
+    made, draws = [], np.random.default_rng(0)
+    for cut in plan(plain, problems, per_trace=2, max_traces=12):
+        parent = next(t for t in plain if t.id == cut.parent)
+        problem = problems[parent.problem]
+        for k in range(cut.samples):
+            luck = draws.random() < (0.6 if cut.condition == "before_onset" else 0.3)
+            ids = graphs.gold(graphs.parse_prompt(problem.prompt_ids)) if luck else parent.ids.tolist()
+            child = trace(problem, ids, f"{cut.parent}~{cut.condition}/{k}", draws)
+            child.lineage = Lineage(cut.parent, cut.at, cut.condition)
+            made.append(child)
+    return diagnose(plain, problems, recovery=made, n_boot=200).dict()
 
 
 def comparison() -> list[dict]:
-    def row(name: str, accuracy: float, tokens: float, gain: float | None) -> dict:
-        difference = None if gain is None else estimate(gain, 0.031)
-        return {"strategy": name, "accuracy": estimate(accuracy, 0.037), "decoded_tokens": tokens, "difference": difference, "budget": 1200}
+    def row(name: str, accuracy: float, tokens: float, gain: float | None, equal: float | None = None) -> dict:
+        return {
+            "strategy": name,
+            "accuracy": estimate(accuracy, 0.037),
+            "decoded_tokens": tokens,
+            "prompt_tokens": 61.0,
+            "difference": None if gain is None else estimate(gain, 0.031),
+            "equal_tokens": None if equal is None else estimate(equal, 0.033),
+            "answered": 0.98,
+        }
 
     return [
-        row("sample", 0.687, 148.2, None),
-        row("self_consistency:n=8", 0.712, 1186.4, 0.025),
-        row("guard:q=0.9", 0.735, 512.9, 0.048),
-        row("particles:n=8", 0.668, 1190.0, -0.019),
+        row("sample", 0.687, 48.2, None, 0.0),
+        row("guard", 0.735, 112.9, 0.048, 0.021),
+        row("particles:n=8", 0.668, 390.0, -0.019, -0.052),
+        row("self_consistency:n=8", 0.742, 386.4, 0.055),
+        row("oracle:any", 0.912, 386.4, 0.225),
     ]
 
 

@@ -70,22 +70,21 @@ def _claim(
 
 
 def _onset(study: OnsetStudy) -> Iterator[Claim]:
-    curve = study.token
     yield _claim(
         "early_onset",
         "More than 85 % of failures go wrong in the first 30 % of the trace",
         "F(0.30) > 0.85",
         study.share_30,
         0.85,
-        f"by the first wrong token itself: {study.curves['exact'].share_30}; median position {curve.median}",
+        f"by the first wrong token itself: {study.curves['exact'].share_30}; median position {study.median}",
     )
     yield _claim(
         "early_onset_beats_null",
         "Onsets are earlier than long tails after the onset make them look",
         "not tested",
-        curve.excess_30,
+        study.excess_30,
         0.0,
-        f"F(0.30) minus that of uniform onsets in a trace of typical length ({curve.null_30})",
+        f"F(0.30) minus that of uniform onsets in a trace of typical length ({study.null_30})",
     )
     low, high = 0.435 - _TOLERANCE, 0.435 + _TOLERANCE
     yield _claim(

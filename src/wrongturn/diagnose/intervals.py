@@ -165,11 +165,12 @@ class Resamples:
 
         return self.estimate(clusters, columns, projection, 0.5, n=_rarer(clusters, positive))
 
-    def curve(self, clusters: Index, rows: Array) -> tuple[Array, Array, Array]:
-        """Mean of ``rows`` [n, points] with a *simultaneous* 95 % band: the whole curve is inside with that
-        probability.
+    def curve(self, clusters: Index, rows: Array, even: bool = False) -> tuple[Array, Array, Array]:
+        """Mean of ``rows`` [n, points] with a *simultaneous* 95 % band: the whole curve is inside with that chance.
 
-        Sup-t band (Montiel Olea & Plagborg-Møller 2019); NaN entries are left out.
+        Sup-t band (Montiel Olea & Plagborg-Møller 2019): as many standard errors everywhere. With ``even`` it is
+        equally wide everywhere, as Kolmogorov's, which is what shares need: near 0 and 1 their standard errors cannot
+        be trusted. NaN entries are left out.
         """
         known = ~np.isnan(rows)
         above, present = self._sums(clusters, np.where(known, rows, 0.0))
@@ -179,13 +180,11 @@ class Resamples:
             if len(present) < 2:
                 return mean, np.full_like(mean, np.nan), np.full_like(mean, np.nan)
             weights = self.weights[:, present]
-            resampled = (weights @ above[present]) / (weights @ below[present])
-            resampled[~np.isfinite(resampled)] = np.nan
-            n = (~np.isnan(resampled)).sum(axis=0)
-            centred = np.where(np.isnan(resampled), 0.0, resampled - mean)
-            error = np.sqrt((centred**2).sum(axis=0) / n)
-            widest = np.max(np.where(error > 1e-12, np.abs(centred) / error, 0.0), axis=1, initial=0.0)
-            reach = np.quantile(widest, _LEVEL) * student(len(present)) / _Z * error
+            away = np.abs((weights @ above[present]) / (weights @ below[present]) - mean)
+        away[~np.isfinite(away)] = 0.0
+        scale = np.ones(len(mean)) if even else np.sqrt((away**2).mean(axis=0))
+        widest = np.max(away / np.where(scale > 0, scale, 1.0), axis=1, initial=0.0)
+        reach = np.quantile(widest, _LEVEL) * student(len(present)) / _Z * scale
         return mean, mean - reach, mean + reach
 
     def _sums(self, clusters: Index, table: Array) -> tuple[Array, Index]:

@@ -65,6 +65,10 @@ class OnsetStudy:
     n_no_onset: int
     n_cut: int
     n_unknown: int
+    median: Estimate  # of the default position, as the next three
+    share_30: Estimate
+    null_30: Estimate
+    excess_30: Estimate
     curves: dict[str, Curve]
     single_invalid: Estimate  # share of judged failures with exactly one invalid segment
     invalid_segments: Estimate  # mean number of invalid segments in a judged failure
@@ -80,16 +84,6 @@ class OnsetStudy:
     def token(self) -> Curve:
         """The default position."""
         return self.curves["token"]
-
-    @property
-    def median(self) -> Estimate:
-        """Median onset position."""
-        return self.token.median
-
-    @property
-    def share_30(self) -> Estimate:
-        """F(0.30)."""
-        return self.token.share_30
 
     def share_before(self, r: float, position: str = "token") -> Estimate:
         """F(r): share of lost traces with an onset at or before the fraction ``r`` of the trace."""
@@ -107,13 +101,19 @@ def onset_study(table: Table, boot: Resamples) -> OnsetStudy:
     cluster, length = table.problem[at], table.length[at]
     later = np.arange(len(table.start)) > _spread(table, at, onset, fill=len(table.start))
     after = np.flatnonzero(later & ~np.isnan(table.valid))
+    curves = {name: _curve(name, table, at, boot) for name in POSITIONS}
+    default = curves["token"]
     return OnsetStudy(
         n_failed=int(failed.sum()),
         n_onset=len(at),
         n_no_onset=int((failed & ~lost & (table.onset >= -1)).sum()),
         n_cut=int((failed & (table.onset == table.length)).sum()),
         n_unknown=int((failed & (table.onset < -1)).sum()),
-        curves={name: _curve(name, table, at, boot) for name in POSITIONS},
+        median=default.median,
+        share_30=default.share_30,
+        null_30=default.null_30,
+        excess_30=default.excess_30,
+        curves=curves,
         single_invalid=share(invalid[rows] == 1, table.problem[rows]),
         invalid_segments=boot.mean(table.problem[rows], invalid[rows]),
         expansion_tokens=_expansion(table, table.length, boot),
@@ -146,7 +146,7 @@ def _curve(name: str, table: Table, at: Index, boot: Resamples) -> Curve:
     if len(at) == 0:
         flat = np.full(len(GRID), np.nan)
         return Curve(name, 0, GRID, flat, flat, flat, flat, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, observed, cluster)
-    value, low, high = boot.curve(cluster, reached)
+    value, low, high = boot.curve(cluster, reached, even=True)
     expected, *_ = boot.curve(cluster, null)
     low, high = np.maximum.accumulate(np.clip(low, 0, 1)), np.maximum.accumulate(np.clip(high, 0, 1))
     early, chance = reached[:, _EARLY], null[:, _EARLY]

@@ -41,6 +41,7 @@ def blank_lines(pieces: Iterable[str]) -> NDArray[np.bool_]:
     marks, tail, blank = [], "", True
     for piece in pieces:
         tail = (tail + piece)[-256:]  # a blank line longer than this is a loop, not a paragraph
-        was_blank, blank = blank, not tail.strip() or _BLANK_LINE.search(tail) is not None
-        marks.append(blank and not was_blank)
+        resumed = not blank or bool(piece.strip())
+        blank = not tail.strip() or _BLANK_LINE.search(tail) is not None
+        marks.append(blank and resumed)
     return np.array(marks, bool)

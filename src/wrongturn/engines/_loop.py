@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from wrongturn.engines._rows import BUDGET, FAILED, GOES_ON, REASON, UNTIL, Floats, Rows, Slots, no_alternatives
+from wrongturn.engines._rows import BUDGET, FAILED, GOES_ON, REASON, Floats, Rows, Slots, no_alternatives
 from wrongturn.engines.base import Chunk, Engine, Request
 from wrongturn.signals import Signals
 from wrongturn.trace import Ids
@@ -21,7 +21,7 @@ class Job:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.chunks: asyncio.Queue[Chunk | BaseException] = asyncio.Queue()
+        self.chunks: asyncio.Queue[Chunk | Exception] = asyncio.Queue()
         self.slot = -1
         self.reused = 0  # prefix tokens found in the cache; the rest of the prefix is computed
         self.behind: tuple[Job, int] | None = None  # a job that will soon have computed so much of this one's prefix
@@ -30,9 +30,9 @@ class Job:
 class BatchEngine(Engine):
     """An engine that owns its logits and advances many requests at once.
 
-    A subclass says how a request is taken up, what the next-token distributions are, and what to do with the tokens; all
-    else (:class:`~wrongturn.engines._rows.Rows`) is the same for every such engine. The batch is advanced by a task
-    that lives while there is work, in the event loop of whoever asked; it yields to the loop after every step.
+    A subclass says how a request is taken up, what the next-token distributions are, and what to do with the tokens;
+    all else (:class:`~wrongturn.engines._rows.Rows`) is the same for every such engine. The batch is advanced by a
+    task that lives while there is work, in the event loop of whoever asked; it yields to the loop after every step.
     """
 
     def __init__(self, slots: int, vocab: int, context: int) -> None:
@@ -47,7 +47,7 @@ class BatchEngine(Engine):
 
     @abstractmethod
     def _begin(self, job: Job, slot: int) -> bool:
-        """Take up ``job.request`` and set ``job.reused``; False: rather wait. Raises what only its caller should see."""
+        """Take up ``job.request`` and set ``job.reused``; False: rather wait. What it raises, only the caller sees."""
 
     @abstractmethod
     def _forward(self) -> tuple[Slots, Floats]:
@@ -72,7 +72,7 @@ class BatchEngine(Engine):
         try:
             while True:
                 item = await job.chunks.get()
-                if isinstance(item, BaseException):
+                if isinstance(item, Exception):
                     raise item
                 yield item
                 if item.finish is not None:
@@ -123,6 +123,12 @@ class BatchEngine(Engine):
             if reachable:
                 job.chunks.put_nowait(error)
 
+    def _refuse(self, slot: int, error: Exception) -> None:
+        """End one request with ``error``."""
+        job = self._jobs[slot]
+        self._drop(job)
+        job.chunks.put_nowait(error)
+
     def _step(self) -> None:
         self._admit()
         if not self._jobs:
@@ -135,19 +141,19 @@ class BatchEngine(Engine):
         self._append(slots[going], step.tokens[going])
         for slot in self._rows.due(slots[going]).tolist():
             self._jobs[slot].chunks.put_nowait(self._rows.take(slot))
-        self._deliver(slots[~going].tolist(), step.finish[~going])
+        ended = np.flatnonzero(~going)[::-1]  # from the back: an engine that keeps its rows together moves fewer
+        self._deliver(slots[ended].tolist(), step.finish[ended])
 
     def _deliver(self, slots: Iterable[int], finish: npt.NDArray[np.int8]) -> None:
         """The last chunk of requests that have ended, or what went wrong with them."""
         for slot, reason in zip(slots, finish.tolist(), strict=True):
-            job = self._jobs[slot]
             if reason == FAILED:
-                last: Chunk | BaseException = self._rows.errors[slot]
-            else:
-                last = self._rows.take(slot)
-                last.finish, last.reused = REASON[reason], job.reused
-                last.prompt = len(job.request.prefix) - job.reused
-                last.pending = self._rows.pending[slot] if reason == UNTIL else None
+                self._refuse(slot, self._rows.errors[slot])
+                continue
+            job, last = self._jobs[slot], self._rows.take(slot)
+            last.finish, last.reused = REASON[reason], job.reused
+            last.prompt = len(job.request.prefix) - job.reused
+            last.pending = self._rows.pending.get(slot)
             self._drop(job)
             job.chunks.put_nowait(last)
 

@@ -140,7 +140,7 @@ class Rows:
         return self.free.pop()
 
     def release(self, slot: int) -> None:
-        """The request has ended, or its caller has gone. What its stop condition raises is nobody's concern any more."""
+        """The request has ended, or its caller has gone; what its stop condition raises now concerns nobody."""
         watch = self._watches.get(int(self._untils.of[slot]))
         if watch is not None:
             try:
@@ -308,7 +308,7 @@ def uniform(key: npt.NDArray[np.uint64], position: npt.NDArray[np.intp]) -> npt.
     for shift, factor in _MIX:
         z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
     z ^= z >> np.uint64(31)
-    return ((z >> np.uint64(11)) + np.uint64(1)) * 2.0**-53
+    return ((z >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
 
 
 def draw(
@@ -318,7 +318,7 @@ def draw(
     top_p: npt.NDArray[np.float64],
     chance: npt.NDArray[np.float64],
 ) -> npt.NDArray[np.int32]:
-    """One token per row of ``logits`` [n, V]: the inverse of the cumulative distribution (in token order) at ``chance``.
+    """One token per row of ``logits`` [n, V]: where the cumulative distribution, in token order, reaches ``chance``.
 
     Temperature 0 takes ``best``. Nucleus: the most probable tokens *after* temperature that reach ``top_p``.
     """

@@ -7,8 +7,8 @@ and many awaiting at once make one batch.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,7 +73,7 @@ class Watch(Protocol):
     def step(self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals) -> npt.NDArray[np.bool_]:
         """Which of ``rows`` stop *before* their next token is drawn.
 
-        ``last`` is the last token of each row, ``signals`` describe the distribution of its next token (``nll`` is NaN).
+        ``last`` is the last token of each row, ``signals`` are those of its next token's distribution (``nll`` is NaN).
         """
         ...
 
@@ -93,8 +93,8 @@ class Until(Protocol):
 class Request:
     """Continue ``prefix`` (prompt and completion so far, one sequence of ids).
 
-    ``start`` is where the completion begins in ``prefix``; ``history`` its signals (for ``until``). The draw at
-    completion position i depends on (seed, i) and the distribution alone, whatever else is in the batch.
+    ``start`` is where the completion begins in ``prefix`` (None: at its end); ``history`` its signals (for ``until``).
+    The draw at completion position i depends on (seed, i) and the distribution alone, whatever else is in the batch.
     """
 
     prefix: Ids
@@ -108,10 +108,10 @@ class Request:
     meter: Meter | None = None
     top_k: int = 0
     chunk: int | None = None  # tokens per yielded chunk; None: everything at once, at the end
-    signals: SignalConfig = SignalConfig()
+    signals: SignalConfig = field(default_factory=SignalConfig)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class Chunk:
     """A piece of a continuation: one entry per token. ``finish`` is set on the last chunk, as are the prefill counts.
 
@@ -126,6 +126,10 @@ class Chunk:
     prompt: int = 0  # tokens computed by prefill for this request
     reused: int = 0  # prefix tokens found in the cache
     pending: Signals | None = None
+
+    def __repr__(self) -> str:
+        # Short: asyncio.run of Python 3.11 formats its result (in signal.signal), which took 10 ms per chunk.
+        return f"Chunk({len(self.ids)} tokens, finish={self.finish!r}, prompt={self.prompt}, reused={self.reused})"
 
     def __getitem__(self, span: slice) -> Chunk:
         """The tokens of a slice."""
@@ -148,14 +152,14 @@ class Chunk:
 
 
 class Engine(ABC):
-    """Continues token ids. Closing the iterator early stops decoding at once and frees its place in the batch."""
+    """Continues token ids. Closing a stream early (``aclose``) stops decoding at once and frees its place."""
 
     name: str
     model: str
     capabilities: Capabilities
 
     @abstractmethod
-    def stream(self, request: Request) -> AsyncIterator[Chunk]:
+    def stream(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """Chunks of the continuation, at least one.
 
         Raises ``ValueError`` for a token id outside the vocabulary or a prefix that leaves no room in the context.
@@ -171,11 +175,22 @@ class Engine(ABC):
 
     def check(self, request: Request) -> None:
         """The bad input every engine refuses alike."""
-        prefix, known = request.prefix, self.capabilities
-        if request.max_tokens < 1:
-            raise ValueError(f"max_tokens must be at least 1, not {request.max_tokens}")
+        prefix, known = np.asarray(request.prefix), self.capabilities
+        for name, value, least in (
+            ("max_tokens", request.max_tokens, 1),
+            ("chunk", request.chunk, 1),
+            ("top_k", request.top_k, 0),
+        ):
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, not {value}")
         if len(prefix) == 0:
             raise ValueError("the prefix is empty: there must be at least one token to continue")
+        start = len(prefix) if request.start is None else request.start
+        if not 0 <= start <= len(prefix):
+            raise ValueError(f"start must be a place in the prefix of {len(prefix)} tokens, not {start}")
+        if request.history is not None and len(request.history) != len(prefix) - start:
+            known_of = f"{len(request.history)} tokens, but the prefix goes on for {len(prefix) - start} from its start"
+            raise ValueError(f"the history has {known_of}")
         if known.vocab_size is not None:
             bad = np.flatnonzero((prefix < 0) | (prefix >= known.vocab_size))
             if len(bad):
@@ -185,5 +200,5 @@ class Engine(ABC):
         if known.context is not None and len(prefix) >= known.context:
             raise ValueError(f"the prefix has {len(prefix)} tokens; the context of {self.model} holds {known.context}")
 
-    async def close(self) -> None:
+    async def close(self) -> None:  # noqa: B027 (most engines hold nothing)
         """Release what the engine holds."""

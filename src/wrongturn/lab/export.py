@@ -1,7 +1,7 @@
 """A trained reasoner as a folder anyone can load: a Hugging Face Llama checkpoint, and a graph for ONNX Runtime.
 
 The weights are in the folder once. ``graph.onnx`` holds no numbers of the model, only where in ``model.safetensors``
-each tensor starts, so it is a few kB and the two files belong together. Everything written is a function of the checkpoint.
+each tensor starts, so it is a few kB and the two files belong together. The same checkpoint gives the same bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,12 @@ def export(checkpoint: Path, out: Path) -> Path:
 
 
 def write(config: ModelConfig, state: dict[str, Array], out: Path) -> Path:
-    """Write the folder from a :class:`wrongturn.lab.model.Reasoner`'s state (arrays by name)."""
+    """Write the folder from a :class:`wrongturn.lab.model.Reasoner`'s state (arrays by name).
+
+    Raises ``ValueError`` for a shape ONNX Runtime's attention cannot do, or weights of another one.
+    """
+    if config.head_dim % 16:
+        raise ValueError(f"width / heads must be a multiple of 16 for ONNX Runtime, not {config.head_dim}")
     out.mkdir(parents=True, exist_ok=True)
     _json(out / "config.json", llama_config(config))
     _json(out / "generation_config.json", _GENERATION)
@@ -132,15 +137,16 @@ def _tokenizer_config(config: ModelConfig) -> dict[str, Any]:
 # -- ONNX --------------------------------------------------------------------------------------------------------------
 
 _MS = "com.microsoft"  # ONNX Runtime's own operators: attention over a cache, fused norms, SiLU
+_MS_OPERATORS = ("GroupQueryAttention", "SkipSimplifiedLayerNormalization", "QuickGelu")
 
 
 def graph(config: ModelConfig, weights: Path) -> onnx.ModelProto:
     """The forward pass, its weights pointing into ``weights`` (which must lie beside the graph).
 
     Inputs: ``ids`` int32 [B, S]; ``past`` int32 [B], tokens each row has after this call, less one (what the operator
-    calls ``seqlens_k``); ``total`` int32 scalar, tokens of the longest row after this call; ``last`` int32 [R], indices
-    into the B·S positions whose logits are wanted; per layer ``key.i``, ``value.i`` float32 [B, heads, context, head_dim].
-    Outputs: ``logits`` float32 [R, vocab]; ``new_key.i``, ``new_value.i``, to be bound to the same memory as the inputs.
+    calls ``seqlens_k``); ``total`` int32 scalar, tokens of the longest row after this call; ``last`` int32 [R], which
+    of the B·S positions logits are wanted of; per layer ``key.i``, ``value.i`` float32 [B, heads, context, head_dim].
+    Outputs: ``logits`` float32 [R, vocab]; ``new_key.i`` and ``new_value.i``, to be bound to the memory of the inputs.
     Either S = 1 (decode), or every row starts at position 0 (prefill, padded on the right).
     """
     build = _Builder(weights)
@@ -169,9 +175,10 @@ class _Builder:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
 
-    def __call__(self, op: str, *inputs: str, name: str, domain: str = "", extra: tuple[str, ...] = (), **kw: Any) -> str:
+    def __call__(self, op: str, *inputs: str, name: str, extra: tuple[str, ...] = (), **attributes: Any) -> str:
         """Add a node; its first output is called ``name`` and returned, ``extra`` are further outputs."""
-        self.nodes.append(helper.make_node(op, inputs, [name, *extra], domain=domain, **kw))
+        domain = _MS if op in _MS_OPERATORS else ""
+        self.nodes.append(helper.make_node(op, inputs, [name, *extra], domain=domain, **attributes))
         return name
 
     def weight(self, name: str) -> str:
@@ -203,42 +210,43 @@ def _forward(b: _Builder, config: ModelConfig) -> str:
     shape = b("Concat", b("Shape", "ids", name="batch"), minus_one, name="shape", axis=0)
     embed = b.weight("model.embed_tokens.weight")
     x = b("Gather", embed, b("Reshape", "ids", minus_one, name="tokens"), name="embedded")
-    norm = {"epsilon": config.norm_eps}
-    normed = b("SimplifiedLayerNormalization", x, b.weight("model.layers.0.input_layernorm.weight"), name="n", **norm)
+    epsilon = config.norm_eps
+    gain = b.weight("model.layers.0.input_layernorm.weight")
+    normed = b("SimplifiedLayerNormalization", x, gain, name="normed", epsilon=epsilon)
     for i in range(config.layers):
         p, last = f"model.layers.{i}.", i == config.layers - 1
         qkv = b("Reshape", _fused_qkv(b, config, normed, p), shape, name=f"{p}qkv")
+        cache, updated = (f"key.{i}", f"value.{i}"), (f"new_key.{i}", f"new_value.{i}")
         attended = b(
-            "GroupQueryAttention", qkv, "", "", f"key.{i}", f"value.{i}", "past", "total", cos, sin, name=f"{p}attended",
-            extra=(f"new_key.{i}", f"new_value.{i}"), domain=_MS, num_heads=config.heads, kv_num_heads=config.heads,
-            do_rotary=1, rotary_interleaved=0, scale=1.0,
+            "GroupQueryAttention", qkv, "", "", *cache, "past", "total", cos, sin, name=f"{p}attended", extra=updated,
+            num_heads=config.heads, kv_num_heads=config.heads, do_rotary=1, rotary_interleaved=0, scale=1.0,
         )  # fmt: skip
         attended = b("Reshape", attended, flat, name=f"{p}heads")
         if last:  # from here on only the wanted positions matter
             attended, x = (b("Gather", v, "last", name=f"last_{n}") for n, v in (("attended", attended), ("x", x)))
         o = f"{p}self_attn.o_proj."
         out = b.linear(attended, b.weight(f"{o}weight"), b.weight(f"{o}bias"), name=f"{p}out")
-        normed, x = _add_norm(b, x, out, b.weight(f"{p}post_attention_layernorm.weight"), f"{p}mlp", norm)
+        normed, x = _add_norm(b, x, out, b.weight(f"{p}post_attention_layernorm.weight"), f"{p}mlp", epsilon)
         gate, up = (b.linear(normed, b.weight(f"{p}mlp.{n}_proj.weight"), name=f"{p}{n}") for n in ("gate", "up"))
-        silu = b("QuickGelu", gate, name=f"{p}silu", domain=_MS, alpha=1.0)  # x · sigmoid(1 · x)
+        silu = b("QuickGelu", gate, name=f"{p}silu", alpha=1.0)  # x · sigmoid(1 · x)
         down = b.linear(b("Mul", silu, up, name=f"{p}gated"), b.weight(f"{p}mlp.down_proj.weight"), name=f"{p}down")
         after = "model.norm.weight" if last else f"model.layers.{i + 1}.input_layernorm.weight"
-        normed, x = _add_norm(b, x, down, b.weight(after), f"{p}end", norm)
+        normed, x = _add_norm(b, x, down, b.weight(after), f"{p}end", epsilon)
     return b.linear(normed, embed, name="logits")
 
 
-def _add_norm(b: _Builder, x: str, y: str, gain: str, name: str, norm: dict[str, float]) -> tuple[str, str]:
+def _add_norm(b: _Builder, x: str, y: str, gain: str, name: str, epsilon: float) -> tuple[str, str]:
     """RMS norm of x + y, and x + y."""
     total = f"{name}_sum"
-    b("SkipSimplifiedLayerNormalization", x, y, gain, name=name, extra=("", "", total), domain=_MS, **norm)
+    b("SkipSimplifiedLayerNormalization", x, y, gain, name=name, extra=("", "", total), epsilon=epsilon)
     return name, total
 
 
 def _fused_qkv(b: _Builder, config: ModelConfig, x: str, p: str) -> str:
     """Queries, keys and values [B·S, 3·width] in one product; ONNX Runtime folds the concatenation when it loads.
 
-    The 1/√head_dim of attention is put into the query weights: with a scale of 1, ONNX Runtime multiplies a single query
-    by the keys where they lie, instead of repacking them first (twice as fast).
+    The 1/√head_dim of attention is put into the query weights: with a scale of 1, ONNX Runtime multiplies a single
+    query by the keys where they lie, instead of repacking them first (twice as fast).
     """
     scale = b.constant(f"{p}scale", config.head_dim**-0.5, np.float32)
     fused = []
@@ -253,7 +261,13 @@ def _rotary(b: _Builder, config: ModelConfig) -> tuple[str, str]:
     """Cosine and sine [context, head_dim / 2], computed in float64 when the graph is loaded instead of stored."""
     frequencies = config.rope_theta ** (-np.arange(0, config.head_dim, 2) / config.head_dim)
     ends = [b.constant(n, v, np.float64) for n, v in (("zero", 0), ("context", config.context), ("one", 1))]
-    positions = b("Unsqueeze", b("Range", *ends, name="positions"), b.constant("column", [1], np.int64), name="column_of")
+    axis = b.constant("axis", [1], np.int64)
+    positions = b("Unsqueeze", b("Range", *ends, name="range"), axis, name="positions")
     angles = b("Mul", positions, b.constant("frequencies", frequencies, np.float64), name="angles")
-    cos, sin = (b("Cast", b(op, angles, name=f"{op}64"), name=op.lower(), to=TensorProto.FLOAT) for op in ("Cos", "Sin"))
+    ahead = b("Add", angles, b.constant("quarter_turn", np.pi / 2, np.float64), name="ahead")
+    # cos x as sin(x + π/2): ONNX Runtime before 1.24 has no cosine in float64
+    cos, sin = (
+        b("Cast", b("Sin", x, name=f"{name}64"), name=name, to=TensorProto.FLOAT)
+        for name, x in (("cos", ahead), ("sin", angles))
+    )
     return cos, sin

@@ -49,11 +49,15 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(d, 2 * f, bias=False)
         self.down = nn.Linear(f, d, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None = None) -> Tensor:
+        """[batch, tokens, width] -> the same, or [n, width]: only the positions where ``keep`` [batch, tokens] is True."""
         b, t, d = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
-        x = x + self.out(attended.transpose(1, 2).reshape(b, t, d))
+        attended = attended.transpose(1, 2).reshape(b, t, d)
+        if keep is not None:
+            x, attended = x[keep], attended[keep]
+        x = x + self.out(attended)
         gate, up = self.gate_up(self.norm2(x)).chunk(2, dim=-1)
         return x + self.down(F.silu(gate) * up)
 
@@ -93,16 +97,17 @@ class Reasoner(nn.Module):
         elif isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=0.06)
 
-    def hidden(self, ids: Tensor) -> Tensor:
-        """Final normed hidden states [batch, tokens, width]."""
+    def forward(self, ids: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Logits [batch, tokens, vocab]; with ``keep`` [batch, tokens] bool, [n, vocab] of those positions alone.
+
+        Training keeps the trace's positions: the last block's feed-forward, a fifth of the work, then skips the prompt.
+        """
         x = self.embed(ids)
         cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
-        for block in self.blocks:
+        *early, last = self.blocks
+        for block in early:
             x = block(x, cos, sin)
-        return self.norm(x)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        return F.linear(self.hidden(ids), self.embed.weight)
+        return F.linear(self.norm(last(x, cos, sin, keep)), self.embed.weight)
 
     @torch.no_grad()
     def look_back(self, offsets: tuple[int, ...] = (1, 2), strength: float = 5.5) -> None:

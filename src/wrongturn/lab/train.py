@@ -188,7 +188,7 @@ def train(
                     group["lr"] = learning_rate(config, seen / config.tokens)
             x, w = torch.from_numpy(ids), torch.from_numpy(weights)[:, 1:]
             keep = w > 0
-            logits = F.linear(model.hidden(x[:, :-1])[keep], model.embed.weight)
+            logits = model(x[:, :-1], keep)
             w = w[keep]
             loss = (F.cross_entropy(logits, x[:, 1:][keep], reduction="none") * w).sum() / w.sum()
             loss.backward()

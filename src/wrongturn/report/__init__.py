@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from wrongturn.report.html import write
+from wrongturn.report.inline import trace_html, trace_text
 
-__all__ = ["write"]
+__all__ = ["trace_html", "trace_text", "write"]

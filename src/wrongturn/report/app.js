@@ -23,7 +23,7 @@ function el(tag, attributes = {}, ...children) {
 
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const thousands = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
-const percent = (share) => `${Math.round(100 * share)}\u202f%`;
+const percent = (share) => (share > 0 && share < 0.005 ? "<1" : Math.round(100 * share)) + "\u202f%";
 const nats = (value) => (Number.isNaN(value) || value == null ? "unknown" : value.toFixed(value < 10 ? 2 : 1));
 const chance = (p) => (Number.isNaN(p) ? "unknown" : p >= 0.995 && p < 1 ? p.toFixed(4) : p >= 0.01 ? p.toFixed(2) : p > 0 ? p.toPrecision(1) : "0");
 const plural = (n, word) => `${thousands(n)} ${word}${n === 1 ? "" : "s"}`;
@@ -137,9 +137,10 @@ class Run {
   group(i) { return this.index.groups[this.rows.group[i]]; }
   error(i) { return this.index.errors[this.rows.error[i]]; }
 
-  /** "wrong", "slip" (right answer, wrong process), "right" or "ungraded". */
+  /** "wrong", "slip" (right answer, wrong process), "right", "ungraded", or "draft": a branch its strategy left. */
   outcome(i) {
     const correct = this.rows.correct[i];
+    if (this.rows.finish[i] === "until" && this.rows.answer[i] == null) return "draft";
     if (correct < 0) return "ungraded";
     if (!correct) return "wrong";
     return this.rows.onset[i] >= 0 ? "slip" : "right";
@@ -148,7 +149,7 @@ class Run {
   /** Whether it was forked from a trace that ended wrong, and ended right itself. */
   rescued(i) {
     const parent = this.rows.parent[i];
-    return parent >= 0 && this.rows.correct[i] === 1 && this.rows.correct[parent] === 0;
+    return parent >= 0 && this.rows.correct[i] === 1 && this.outcome(parent) === "wrong";
   }
 
   /** What the search looks into; kept, since a search is typed letter by letter. */
@@ -183,7 +184,7 @@ function plainText(tokens) {
   return parts.join("");
 }
 
-const OUTCOMES = { wrong: "wrong", slip: "right, wrong process", right: "right", ungraded: "ungraded" };
+const OUTCOMES = { wrong: "wrong", slip: "right, wrong process", right: "right", ungraded: "ungraded", draft: "left unfinished" };
 
 function turnText([name, meaning]) {
   return `first wrong token: ${name || "of no known class"}${meaning ? ` — ${meaning}` : ""}`;
@@ -252,7 +253,7 @@ class List {
       el("div", {}, el("span", { class: "name", title: rows.id[i] }, rows.id[i]), el("span", { class: `outcome ${outcome}` }, OUTCOMES[outcome])),
       el("div", {}, this.what(i)));
     row.style.top = `${at * ROW}px`;
-    if (onset >= 0 && rows.length[i]) {
+    if (onset >= 0 && onset < rows.length[i]) {
       const tick = el("i");
       tick.style.left = `${clamp((100 * onset) / rows.length[i], 0, 99)}%`;
       row.append(el("div", { class: "track", "aria-hidden": "true" }, tick));
@@ -266,7 +267,8 @@ class List {
     if (snippet) return el("span", { class: "what" }, snippet[0], el("mark", {}, snippet[1]), snippet[2]);
     const { rows } = this.run, onset = rows.onset[i];
     const parts = [plural(rows.length[i], "token")];
-    if (onset >= 0) parts.unshift(`${this.run.error(i)[0] || "error"} at ${thousands(onset + 1)}`);
+    if (onset >= 0 && onset < rows.length[i]) parts.unshift(`${this.run.error(i)[0] || "error"} at ${thousands(onset + 1)}`);
+    else if (onset >= 0 && this.run.outcome(i) !== "draft") parts.unshift("cut off");
     else if (rows.entropy[i] != null) parts.push(`mean ${nats(rows.entropy[i])} nats`);
     parts.push(this.run.strategy(i));
     return el("span", { class: "what" }, parts.filter(Boolean).join(" · "));
@@ -277,12 +279,13 @@ class List {
 
 const SELECTIONS = {
   all: ["all", () => true],
-  failures: ["failures", (run, i) => run.rows.correct[i] === 0],
+  failures: ["failures", (run, i) => run.outcome(i) === "wrong"],
   slips: ["right answer, wrong process", (run, i) => run.outcome(i) === "slip"],
   right: ["right in every token", (run, i) => run.outcome(i) === "right"],
   rescued: ["rescued from a lost trace", (run, i) => run.rescued(i)],
-  unanswered: ["without an answer", (run, i) => run.rows.answer[i] == null],
-  ungraded: ["ungraded", (run, i) => run.rows.correct[i] < 0],
+  unanswered: ["failures without an answer", (run, i) => run.outcome(i) === "wrong" && run.rows.answer[i] == null],
+  drafts: ["branches left unfinished", (run, i) => run.outcome(i) === "draft"],
+  ungraded: ["ungraded", (run, i) => run.outcome(i) === "ungraded"],
 };
 
 const FAR = Number.MAX_VALUE; // what has no value sorts last, whichever way
@@ -484,7 +487,7 @@ class TokenView {
     const length = this.run.rows.length[this.trace];
     const nodes = (this.remarks.get(length) ?? []).map((remark) => remark());
     if (this.tokens.count < length) nodes.push(el("span", { class: "aside" }, `${thousands(length - this.tokens.count)} more tokens were left out of this page`));
-    else if (this.onset >= length) nodes.push(el("span", { class: "t blank onset" }, "⟨stops here⟩"), this.turn());
+    else if (this.onset >= length && this.run.outcome(this.trace) !== "draft") nodes.push(el("span", { class: "t blank onset" }, "⟨stops here⟩"), this.turn());
     return nodes;
   }
 
@@ -492,13 +495,19 @@ class TokenView {
     const { tokens } = this, text = tokens.text(i), entropy = tokens.entropy(i);
     const node = el("span", { class: "t", "data-i": i });
     if (isBlank(text)) node.classList.add("blank");
-    node.textContent = visible(text);
+    node.textContent = isBlank(text) ? this.blank(i) : visible(text);
     if (Number.isNaN(entropy)) node.classList.add("unknown");
     else if (entropy >= 0.005) node.style.setProperty("--e", `${Math.round(clamp((100 * entropy) / this.run.index.scale, 0, 100))}%`);
     if (this.hits?.[i]) node.classList.add("hit");
     if (i === this.onset) node.classList.add("onset");
     node.tabIndex = i === this.current ? 0 : -1;
     return node;
+  }
+
+  /** What stands for a token without text: the end, or else nothing one could read. */
+  blank(i) {
+    const { length, finish } = this.run.rows;
+    return i === length[this.trace] - 1 && finish[this.trace] === "stop" ? "end" : "∅";
   }
 
   /** The token's element, drawn if it was not. */
@@ -545,7 +554,9 @@ class TokenView {
     this.node.addEventListener("focusout", () => this.tip.hide());
     this.node.addEventListener("click", (event) => {
       const node = token(event);
-      if (node) this.focus(Number(node.dataset.i));
+      if (!node) return;
+      this.focus(Number(node.dataset.i));
+      show(event); // a tap: the pointer has already left again
     });
     this.node.addEventListener("keydown", (event) => {
       const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
@@ -572,10 +583,7 @@ function stepsOf(tokens, from, to) {
   return steps;
 }
 
-function visible(text) {
-  if (isBlank(text)) return "∎";
-  return text.replace(/\n/g, "↵\n").replace(/\t/g, "→\t");
-}
+const visible = (text) => text.replace(/\n/g, "↵\n").replace(/\t/g, "→\t");
 
 function scrollInto(scroller, node, centre = false) {
   const box = node.getBoundingClientRect(), view = scroller.getBoundingClientRect();
@@ -603,9 +611,17 @@ function hitsOf(tokens, query) {
 // -- what a token shows when it is pointed at or focused -----------------------------------------------------------------
 
 class Tip {
-  constructor(node) { this.node = node; }
+  constructor(node) {
+    this.node = node;
+    this.anchor = null;
+    document.addEventListener("scroll", () => this.anchor && this.place(), { passive: true, capture: true });
+  }
 
-  hide() { this.node.hidden = true; }
+  hide() {
+    this.node.hidden = true;
+    this.anchor?.removeAttribute("aria-describedby");
+    this.anchor = null;
+  }
 
   show(view, i, at) {
     const { tokens, run, trace } = view, nll = tokens.nll(i);
@@ -616,8 +632,11 @@ class Tip {
       i === view.onset ? el("div", { class: "what" }, turnText(run.error(trace))) : "",
       Number.isNaN(nll) ? el("div", { class: "where" }, "written by the strategy, or not measured") : el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
       this.alternatives(tokens, i));
+    this.hide();
+    this.anchor = at;
+    at.setAttribute("aria-describedby", "tip");
     this.node.hidden = false;
-    this.place(at);
+    this.place();
   }
 
   alternatives(tokens, i) {
@@ -632,15 +651,16 @@ class Tip {
   }
 
   /** Below the token, or above where there is no room; always within the window. */
-  place(at) {
-    const token = at.getClientRects()[0] ?? at.getBoundingClientRect(), { offsetWidth, offsetHeight } = this.node;
+  place() {
+    const token = this.anchor.getClientRects()[0], { offsetWidth, offsetHeight } = this.node;
+    if (!token) return this.hide(); // its chunk has emptied itself
     const below = token.bottom + 8 + offsetHeight < innerHeight;
     this.node.style.left = `${clamp(token.left, 8, Math.max(innerWidth - offsetWidth - 8, 8))}px`;
     this.node.style.top = `${Math.max(below ? token.bottom + 8 : token.top - offsetHeight - 8, 4)}px`;
   }
 }
 
-const quoted = (text) => (isBlank(text) ? "∎ (end, or a token without text)" : text.trim() === text && text ? text : `“${text.replace(/\n/g, "↵").replace(/\t/g, "→")}”`);
+const quoted = (text) => (isBlank(text) ? "(no text)" : text.trim() === text && text ? text : `“${text.replace(/\n/g, "↵").replace(/\t/g, "→")}”`);
 
 // -- charts -------------------------------------------------------------------------------------------------------------
 
@@ -701,7 +721,7 @@ function onsetChart(host, { x, y, low, high, null: chanceLine }) {
   return plot(host, {
     height: 300, series, bands, cursor: { show: false },
     scales: { x: { time: false, range: [0, 1] }, y: { range: [0, 1] } },
-    axes: [axis("position in the trace", { values: ends, space: 60 }), axis("share of failures begun", { values: ends, size: 52 })],
+    axes: [axis("position in the trace", { values: ends, space: 60, size: 30 }), axis("share of failures begun", { values: ends, size: 52 })],
     hooks: { draw: [(u) => rule(u, 0.3, "30\u202f%", colour("muted"))] },
   }, data);
 }
@@ -718,23 +738,19 @@ function entropyChart(host, { x, y, low, high, control }) {
   return plot(host, {
     height: 300, series, bands, cursor: { show: false },
     scales: { x: { time: false }, y: { range: (u, min, max) => [0, (max || 1) * 1.08] } },
-    axes: [axis("tokens from the first wrong token"), axis("mean entropy, nats", { size: 52 })],
+    axes: [axis("tokens from the first wrong token", { size: 30 }), axis("mean entropy, nats", { size: 52 })],
     hooks: { draw: [(u) => rule(u, 0, "first wrong token", colour("wrong"))] },
   }, data);
 }
 
 /** Entropy over a whole trace; a click goes to the token. */
 function sparkline(host, tokens, { onset, marks, go }) {
-  const x = new Float64Array(tokens.count), y = new Array(tokens.count);
-  for (let i = 0; i < tokens.count; i++) {
-    x[i] = i;
-    const entropy = tokens.entropy(i);
-    y[i] = Number.isNaN(entropy) ? null : entropy;
-  }
-  const few = tokens.count <= 400;
+  const few = tokens.count <= 400; // then every token is a bar of its own, and the last one needs an end
+  const x = Array.from({ length: tokens.count + few }, (_, i) => i);
+  const y = x.map((i) => tokens.entropy(Math.min(i, tokens.count - 1))).map((entropy) => (Number.isNaN(entropy) ? null : entropy));
   const draw = (u) => {
     for (const at of marks) rule(u, at, "", colour("blue"), [3, 3]);
-    if (onset >= 0) rule(u, Math.min(onset, tokens.count - 1) + (few ? 0.5 : 0), "wrong", colour("wrong"));
+    if (onset >= 0 && onset < tokens.count) rule(u, Math.min(onset, tokens.count - 1) + (few ? 0.5 : 0), "wrong", colour("wrong"));
   };
   const made = plot(host, {
     height: 96, padding: [4, 4, 0, 0],
@@ -809,11 +825,12 @@ class Detail {
   verdict(trace) {
     const { rows } = this.run, reference = this.run.reference(trace), onset = rows.onset[trace], length = rows.length[trace];
     const outcome = this.run.outcome(trace), answer = rows.answer[trace];
-    const said = { wrong: "The answer is wrong", slip: "The answer is right, though the process is not", right: "The answer is right", ungraded: "The answer was not graded" }[outcome];
-    const detail = [answer == null ? "none was given" : `it is ${answer}`];
-    if (reference != null && reference !== answer) detail.push(`the reference is ${reference}`);
+    const said = { wrong: "The answer is wrong", slip: "The answer is right, though the process is not", right: "The answer is right", ungraded: "The answer was not graded", draft: "This branch was left unfinished" }[outcome];
+    const detail = outcome === "draft" ? ["its strategy went on elsewhere"] : [answer == null ? "none was given" : `it is ${answer}`];
+    if (outcome !== "draft" && reference != null && reference !== answer) detail.push(`the reference is ${reference}`);
     let turn = "";
-    if (onset >= length && onset >= 0) turn = ` It stops after ${plural(length, "token")} without an end.`;
+    if (outcome === "draft" && onset >= length) turn = "";
+    else if (onset >= length) turn = ` It stops after ${plural(length, "token")} without an end.`;
     else if (onset >= 0) turn = ` The first wrong token is number ${thousands(onset + 1)} of ${thousands(length)} (${percent(onset / Math.max(length, 1))}).`;
     return el("p", { class: "verdict" }, el("span", { class: `outcome ${outcome}` }, said), `: ${detail.join("; ")}.${turn}`);
   }
@@ -821,7 +838,7 @@ class Detail {
   facts(trace) {
     const { rows } = this.run, parent = rows.parent[trace];
     const pairs = [
-      ["distribution", this.run.group(trace)], ["strategy", this.run.strategy(trace)], ["sample", rows.sample[trace]],
+      ["distribution", this.run.group(trace)], ["strategy", this.run.strategy(trace)], ["sample", rows.sample[trace]], ["draft", rows.draft[trace] || ""],
       ["tokens", thousands(rows.length[trace])], ["decoded", rows.decoded[trace] > rows.length[trace] ? thousands(rows.decoded[trace]) : ""],
       ["mean entropy", rows.entropy[trace] == null ? "" : `${nats(rows.entropy[trace])} nats`], ["ended by", rows.finish[trace]],
       ["forked from", parent >= 0 ? `${rows.id[parent]} at ${thousands(rows.at[trace] + 1)}${rows.reason[trace] ? ` (${rows.reason[trace]})` : ""}` : ""],
@@ -841,14 +858,17 @@ class Detail {
 
   /** Traces worth reading beside this one: its family first, then others of the same problem, the most telling first. */
   relatives(trace) {
-    const { rows } = this.run, parent = rows.parent[trace], found = new Map();
-    const add = (other, relation, family) => { if (other !== trace && other >= 0 && !found.has(other)) found.set(other, { trace: other, relation, family }); };
-    add(parent, "forked from", true);
-    for (const child of this.run.children.get(trace) ?? []) add(child, "its fork", true);
-    if (parent >= 0) for (const sibling of this.run.children.get(parent) ?? []) add(sibling, "sibling", true);
-    for (const other of (this.run.ofProblem.get(rows.problem[trace]) ?? []).slice(0, 200)) add(other, "same problem", false);
-    const rank = (item) => (item.family ? 0 : 4) + (rows.correct[item.trace] !== rows.correct[trace] ? 0 : 2) + (rows.stored[item.trace] ? 0 : 1);
-    return [...found.values()].filter((item) => rows.stored[item.trace]).sort((a, b) => rank(a) - rank(b)).slice(0, 60);
+    const { run } = this, { rows } = run, parent = rows.parent[trace], found = new Map();
+    const add = (other, relation, family) => {
+      if (other !== trace && other >= 0 && rows.stored[other] && !found.has(other)) found.set(other, { trace: other, relation, family });
+    };
+    if (parent >= 0 && rows.length[parent] > rows.at[trace]) add(parent, "forked from", true); // else it is only a prefix
+    for (const child of run.children.get(trace) ?? []) add(child, "its fork", true);
+    if (parent >= 0) for (const sibling of run.children.get(parent) ?? []) add(sibling, "sibling", true);
+    for (const other of (run.ofProblem.get(rows.problem[trace]) ?? []).slice(0, 200)) add(other, "same problem", false);
+    const rank = ({ trace: other, family }) =>
+      (family ? 0 : 4) + (run.outcome(other) === "draft" ? 2 : 0) + (rows.correct[other] !== rows.correct[trace] ? 0 : 1);
+    return [...found.values()].sort((a, b) => rank(a) - rank(b)).slice(0, 60);
   }
 
   chooser(trace, beside, other) {
@@ -956,14 +976,14 @@ class Page {
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.recolour());
     addEventListener("hashchange", () => this.follow());
     addEventListener("keydown", (event) => this.key(event));
-    addEventListener("scroll", () => this.tip.hide(), { passive: true });
     addEventListener("beforeprint", () => this.detail.fillAll());
   }
 
   async begin() {
     await this.finder.apply();
     if (await this.follow()) return;
-    const failure = this.list.shown.find((i) => this.run.rows.correct[i] === 0 && this.run.rows.onset[i] >= 0 && this.run.rows.stored[i]);
+    const { onset, stored } = this.run.rows;
+    const failure = this.list.shown.find((i) => this.run.outcome(i) === "wrong" && onset[i] >= 0 && onset[i] < stored[i]);
     if (failure === undefined) this.detail.rest();
     else await this.open(failure, { link: false });
   }
@@ -986,6 +1006,7 @@ class Page {
     if (link) history.replaceState(null, "", `#trace=${encodeURIComponent(this.run.rows.id[i])}`);
     this.list.mark(i);
     await this.detail.show(i);
+    if (link && matchMedia("(max-width: 900px)").matches) $("#detail").scrollIntoView(); // it stands below the list there
   }
 
   close() {

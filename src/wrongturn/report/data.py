@@ -33,6 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wrongturn import tasks
+from wrongturn.diagnose.segments import blank_lines
 from wrongturn.signals import Signals
 from wrongturn.tasks.base import Check
 from wrongturn.tasks.graphs import ERRORS
@@ -51,6 +52,7 @@ LONGEST = 200_000  # tokens; what a trace has beyond goes before any other trace
 SHORTEST = 2_000  # tokens; a trace is cut to no less than this
 
 BOUNDARY, FORK, LISTED, ERROR_SHIFT = 1, 2, 4, 3
+BLANK = "\0"  # a token without text; entry 0 of the table, the empty string, is no token at all
 
 
 def pieces_of(trace: Trace, ids: Sequence[int]) -> Sequence[str]:
@@ -79,12 +81,12 @@ def check_of(trace: Trace, problem: Problem | None) -> Check | None:
         return None
 
 
-def boundaries_of(trace: Trace) -> npt.NDArray[np.bool_]:
-    """[tokens]: True at each token that ends a step; all False for an unknown task."""
+def boundaries_of(trace: Trace, pieces: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """[tokens]: True at each token that ends a step; of an unknown task the blank lines."""
     try:
-        return np.asarray(tasks.get(trace.task).boundaries(trace.ids), np.bool_)
+        return np.asarray(tasks.get(trace.task).boundaries(trace.ids), np.bool_)[: len(pieces)]
     except ValueError:
-        return np.zeros(len(trace), np.bool_)
+        return blank_lines(pieces)
 
 
 def entropy_scale(traces: Iterable[Trace]) -> float:
@@ -159,7 +161,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Payload:
-    """Base64 texts for the page: the index and the blocks it points into; ``left_out`` says what is missing, and why."""
+    """Base64 texts for the page: the index and the blocks it points into; ``left_out`` says what is missing."""
 
     index: str
     blocks: list[str]
@@ -316,16 +318,9 @@ class _Packer:
         end = len(trace) if plan.longest is None else min(len(trace), plan.longest)
         signals = (trace.signals if len(trace.signals) == len(trace) else Signals.empty(len(trace)))[:end]
         top = trace.top_ids[:end, : self.top] if _width(trace) else np.zeros((end, 0), np.int32)
-        flags = boundaries_of(trace)[:end].astype(np.uint8) * BOUNDARY
-        flags |= (signals.fork > 0).astype(np.uint8) * FORK
-        for last, error in self._wrong_steps(i):
-            if last < end:
-                flags[last] |= error << ERROR_SHIFT
-
         listed = (top >= 0).any(axis=1)
         if not plan.alternatives:
             listed &= (signals.entropy >= self.scale / 3) | (signals.fork > 0) | (np.arange(end) == trace.onset)
-        flags |= listed.astype(np.uint8) * LISTED
         others = np.full((int(listed.sum()), self.top), -1, np.int32)
         chances = np.zeros(others.shape, np.uint8)
         others[:, : top.shape[1]] = top[listed]
@@ -335,8 +330,16 @@ class _Packer:
         ids = np.concatenate([trace.ids[:end], others.ravel()])
         distinct, inverse = np.unique(ids, return_inverse=True)
         known = distinct[distinct >= 0].tolist()
-        numbers = [0] * (len(distinct) - len(known)) + [table[_visible(s)] for s in self.pieces(trace, known)]
+        padding = len(distinct) - len(known)
+        pieces = ["", *self.pieces(trace, known)] if padding else list(self.pieces(trace, known))
+        numbers = [0] * padding + [table[piece or BLANK] for piece in pieces[padding:]]
         texts = np.array(numbers, np.int32)[inverse] if len(ids) else np.zeros(0, np.int32)
+
+        flags = boundaries_of(trace, [pieces[i] for i in inverse[:end].tolist()]).astype(np.uint8) * BOUNDARY
+        flags |= (signals.fork > 0).astype(np.uint8) * FORK | listed.astype(np.uint8) * LISTED
+        for last, error in self._wrong_steps(i):
+            if last < end:
+                flags[last] |= error << ERROR_SHIFT
         return _Columns(
             texts[:end],
             _thousandths(signals.entropy),
@@ -392,6 +395,7 @@ class _Packer:
                 strategies[trace.strategy],
                 groups[trace.group],
                 trace.sample,
+                trace.draft,
                 len(trace),
                 -1 if trace.correct is None else int(trace.correct),
                 -2 if trace.onset is None else trace.onset,
@@ -457,7 +461,7 @@ class _Packer:
 
 
 _ROW = (
-    "id", "problem", "strategy", "group", "sample", "length", "correct", "onset", "error", "entropy", "finish",
+    "id", "problem", "strategy", "group", "sample", "draft", "length", "correct", "onset", "error", "entropy", "finish",
     "answer", "parent", "at", "reason", "decoded", "block", "offset", "stored",
 )  # fmt: skip
 
@@ -465,11 +469,6 @@ _ROW = (
 def deflate(data: bytes) -> str:
     """zlib, then base64."""
     return base64.b64encode(zlib.compress(data, 6)).decode("ascii")
-
-
-def _visible(piece: str) -> str:
-    """A token text, kept apart from the table's entry 0, which stands for no token at all."""
-    return piece or "\0"
 
 
 def _width(trace: Trace) -> int:

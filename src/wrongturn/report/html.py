@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from wrongturn.diagnose.intervals import share
 from wrongturn.report import sections
 from wrongturn.report.data import Pieces, pack, pieces_of
+from wrongturn.report.figures import dig, esc
 from wrongturn.trace import Problem, Trace
 
 LIMIT = 10_000_000
@@ -54,7 +56,7 @@ def write(
         (
             sections.lead(study, comparison, facts),
             sections.strategies(comparison),
-            sections.groups(study),
+            sections.groups(study, facts),
             sections.onset(study, charts),
             sections.claims(study),
             sections.further(study),
@@ -62,7 +64,7 @@ def write(
     )
     app, uplot = _asset("app.js"), f"/*\n{_asset('vendor/uPlot.LICENSE')}\n*/\n{_asset('vendor/uPlot.iife.min.js')}"
     parts = {
-        "title": sections.esc(facts["title"]),
+        "title": esc(facts["title"]),
         "style": _asset("vendor/uPlot.min.css") + _asset("style.css"),
         "policy": _policy(app, uplot),
         "sections": body,
@@ -73,8 +75,8 @@ def write(
     template = Template(_asset("template.html"))
     page = template.substitute(parts, payload="", left_out="")
     payload = pack(traces, problems, {"charts": charts}, limit - len(page.encode()) - 2000, pieces)
-    page = template.substitute(parts, payload=_blocks(payload.index, payload.blocks), left_out=_left_out(payload.left_out, limit))
-    return _replace(Path(path), page)
+    blocks, left_out = _blocks(payload.index, payload.blocks), _left_out(payload.left_out, limit)
+    return _replace(Path(path), template.substitute(parts, payload=blocks, left_out=left_out))
 
 
 def _asset(name: str) -> str:
@@ -85,7 +87,8 @@ def _policy(*scripts: str) -> str:
     """Nothing from anywhere, and no script but these two: not even one that slipped through the escaping."""
     hashes = (base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts)
     allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
-    return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    rest = "style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; script-src {allowed}; {rest}"
 
 
 def _blocks(index: str, blocks: Sequence[str]) -> str:
@@ -97,7 +100,7 @@ def _left_out(said: Sequence[str], limit: int) -> str:
     if not said:
         return ""
     what = f"Left out to keep this file below {limit / 1e6:.3g} MB: {'; '.join(said)}."
-    return f'<p class="left-out" id="left-out">{sections.esc(what)}</p>'
+    return f'<p class="left-out" id="left-out">{esc(what)}</p>'
 
 
 def _replace(path: Path, page: str) -> Path:
@@ -114,43 +117,46 @@ def _replace(path: Path, page: str) -> Path:
 
 
 def _facts(traces: Sequence[Trace], meta: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known about the run: ``meta``, and the first trace's provenance where that says nothing."""
-    found: dict[str, Any] = dict(traces[0].provenance) if traces else {}
+    """What is known about the run: ``meta`` (a run's manifest will do), or else the first trace's provenance."""
+    found = dict(traces[0].provenance) if traces else {}
     facts = {name: found.get(name) for name in ("engine", "model", "sampling", "seed", "versions")}
     facts |= {"task": traces[0].task if traces else None, "traces": len(traces)}
-    facts |= {name: value for name, value in meta.items() if value is not None}
-    return {"title": "Where the reasoning took a wrong turn", **facts}
+    named = {**(meta.get("settings") or {}), **meta}
+    facts |= {name: value for name, value in named.items() if value is not None}
+    return {"title": "Where the reasoning took a wrong turn", "accuracy": _accuracy(traces), **facts}
+
+
+def _accuracy(traces: Sequence[Trace]) -> dict[str, Any] | None:
+    """Share of right answers among the plain samples (all traces where there are none)."""
+    graded = [trace for trace in traces if trace.correct is not None and trace.finish != "until"]
+    plain = [trace for trace in graded if trace.strategy == "sample"] or graded
+    if not plain:
+        return None
+    return share([bool(trace.correct) for trace in plain], [trace.problem for trace in plain]).dict()
 
 
 # -- curves ------------------------------------------------------------------------------------------------------------
 
 
 def _onset_chart(study: Mapping[str, Any]) -> dict[str, Any] | None:
-    curve = _curve(sections.dig(study, "onset", "curve"), "x", "y")
-    null = _curve(sections.dig(study, "onset", "null"), "x", "y")
-    if curve and null:
-        curve["null"] = _plain(np.interp(_floats(curve["x"]), _floats(null["x"]), _floats(null["y"])))
-    return curve
+    return _curve(dig(study, "onset", "curves", "token"), "r", "value", ("low", "high"), "null")
 
 
 def _entropy_chart(study: Mapping[str, Any]) -> dict[str, Any] | None:
-    aligned = sections.dig(study, "entropy", "aligned")
-    curve = _curve(aligned, "offsets", "mean")
-    control = sections.dig(aligned, "control")
-    values = sections.dig(control, "mean") if isinstance(control, Mapping) else control
-    if curve and _listed(values):
-        curve["control"] = _plain(_floats(values)[: len(curve["x"])])
-    return curve
+    return _curve(dig(study, "entropy", "aligned"), "offsets", "onset", ("onset_low", "onset_high"), "control")
 
 
-def _curve(source: Any, x: str, y: str) -> dict[str, Any] | None:
-    """``x``, ``y``, ``low``, ``high`` of a curve, thinned to at most ``POINTS``; None where there is no curve."""
-    if not isinstance(source, Mapping) or not _listed(source.get(x)) or not _listed(source.get(y)):
+def _curve(source: Any, x: str, y: str, band: tuple[str, str], other: str) -> dict[str, Any] | None:
+    """``x``, ``y``, ``low``, ``high`` and ``other`` of a curve, thinned to ``POINTS``; None where there is no curve."""
+    if not isinstance(source, Mapping):
         return None
-    columns = {"x": source[x], "y": source[y], "low": source.get("low"), "high": source.get("high")}
-    n = min(len(source[x]), len(source[y]))
+    names = {"x": x, "y": y, "low": band[0], "high": band[1], other: other}
+    columns = {name: _floats(source[key]) for name, key in names.items() if _listed(source.get(key))}
+    if "x" not in columns or "y" not in columns or not np.isfinite(columns["y"]).any():
+        return None
+    n = min(len(columns["x"]), len(columns["y"]))
     picked = np.unique(np.linspace(0, n - 1, min(n, POINTS)).round().astype(int))
-    return {name: _plain(_floats(v)[picked]) for name, v in columns.items() if _listed(v) and len(v) >= n}
+    return {name: _plain(v[picked]) for name, v in columns.items() if len(v) >= n and np.isfinite(v).any()}
 
 
 def _listed(values: Any) -> bool:

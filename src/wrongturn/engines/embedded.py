@@ -1,0 +1,156 @@
+"""The embedded engine: a small Llama in ONNX Runtime, batched continuously, with a prefix cache. No torch, no download.
+
+What is computed for a request depends on the request alone. Its prompt (``prefix[:start]``, without the last token) is
+prefilled on its own in one piece; every later token goes through the one-token graph, in which the arithmetic of a row
+does not depend on the other rows; the cache hands out only what was computed so; a draw is a function of seed, position
+and distribution. So with ``start`` given, the same request gives the same trace *bit for bit*, whatever else is in the
+batch, found in the cache, or forked from: a fork at token i continues as the unforked trace would have. This holds for
+one build of ONNX Runtime on one kind of CPU (elsewhere floats round differently). Without ``start`` the engine takes
+whatever the cache has; then it holds up to the rounding of a prefill, about 1e-6 nats.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from wrongturn.engines._cache import Cache
+from wrongturn.engines._loop import BatchEngine, Job
+from wrongturn.engines._rows import Floats, Slots
+from wrongturn.engines.base import Capabilities
+from wrongturn.trace import Ids
+
+
+class Embedded(BatchEngine):
+    """Continues token ids with the packaged reasoner, or with a folder written by :mod:`wrongturn.lab.export`.
+
+    ``slots`` requests are decoded at once and ``retained`` finished ones kept for reuse of their prefixes (together
+    ``2 · layers · width · context · 4`` bytes each, 1.5 MB for the packaged model). One thread is fastest up to several
+    million parameters.
+    """
+
+    name = "embedded"
+
+    def __init__(
+        self, path: Path | str | None = None, *, slots: int = 64, retained: int = 128, threads: int = 1
+    ) -> None:
+        folder = packaged() if path is None else Path(path)
+        if not (folder / "graph.onnx").exists():
+            raise FileNotFoundError(f"{folder}: no graph.onnx there (wrongturn.lab.export writes such a folder)")
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        vocab, context = config["vocab_size"], config["max_position_embeddings"]
+        super().__init__(slots, vocab, context)
+        self.model = folder.name
+        self.capabilities = Capabilities(vocab_size=vocab, context=context, top_k=vocab)
+        self._weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
+        layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
+        self._cache = Cache(layers, heads, context, config["head_dim"], slots, retained)
+        self._graph = Graph(folder / "graph.onnx", self._cache.kv, slots, vocab, threads)
+
+    def provenance(self) -> dict[str, Any]:
+        """Also says which weights (the beginning of their SHA-256)."""
+        return super().provenance() | {"weights": self._weights}
+
+    def _begin(self, job: Job, slot: int) -> bool:
+        if job.behind is not None and self._on_its_way(*job.behind):
+            return False
+        prefix, start = job.request.prefix, job.request.start
+        base = None if start is None else max(0, min(start, len(prefix)) - 1)
+        match = self._cache.find(prefix, base)
+        if match.promise > match.count:
+            job.behind = self._jobs[int(self._cache.slot[match.active])], match.promise
+            return False
+        job.behind, job.reused = None, match.count
+        if match.count:
+            self._cache.begin(slot, prefix, match.base, match)
+            return True
+        base = len(prefix) - 1 if base is None else base
+        row = self._cache.begin(slot, prefix, base)
+        if base:
+            self._graph.prefill(row, prefix[:base])
+            self._cache.fed[row] = base
+        return True
+
+    def _on_its_way(self, leader: Job, promise: int) -> bool:
+        return leader.slot >= 0 and bool(self._cache.fed[self._cache.row[leader.slot]] < promise)
+
+    def _forward(self) -> tuple[Slots, Floats]:
+        cache, n = self._cache, self._cache.n
+        fed = cache.fed[:n]
+        logits = self._graph.decode(cache.tokens[np.arange(n), fed], fed)
+        fed += 1
+        fresh = fed == cache.known[:n]  # the others were fed a token of their prefix, and have more
+        if fresh.all():
+            return cache.slot[:n].copy(), logits
+        return cache.slot[:n][fresh], logits[fresh]
+
+    def _append(self, slots: Slots, tokens: Ids) -> None:
+        self._cache.append(slots, tokens)
+
+    def _end(self, slot: int) -> None:
+        self._cache.end(slot)
+
+
+def packaged() -> Path:
+    """The folder of the reasoner that comes with the package."""
+    return Path(str(resources.files("wrongturn.engines"))) / "weights" / "graph_search"
+
+
+class Graph:
+    """An ONNX Runtime session over rows of a cache it writes in place; see :func:`wrongturn.lab.export.graph`.
+
+    All its inputs and outputs are bound to fixed memory, once per number of rows.
+    """
+
+    def __init__(self, file: Path, kv: Floats, slots: int, vocab: int, threads: int) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others need the cores as well
+        options.log_severity_level = 3
+        self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._kv = kv
+        self._ids = np.zeros((slots, 1), np.int32)
+        self._past = np.zeros(slots, np.int32)
+        self._total = np.zeros((), np.int32)
+        self._every = np.arange(slots, dtype=np.int32)
+        self._logits = np.zeros((slots, vocab), np.float32)
+        self._bound: dict[int, ort.IOBinding] = {}
+
+    def decode(self, tokens: Ids, positions: Slots) -> Floats:
+        """Feed one token [n] to each of rows [0, n); logits [n, V], which the next call overwrites."""
+        n = len(tokens)
+        self._ids[:n, 0], self._past[:n] = tokens, positions
+        self._total[...] = positions.max() + 1
+        if n not in self._bound:
+            self._bound[n] = self._bind(self._kv[:, :n], self._ids[:n], self._past[:n], self._every[:n])
+        self._session.run_with_iobinding(self._bound[n])
+        return self._logits[:n]
+
+    def prefill(self, row: int, tokens: Ids) -> None:
+        """Compute the keys and values of a row's first tokens.
+
+        Prompts go one by one: a padded batch of them is no faster on a CPU, and bits would depend on the company.
+        """
+        self._total[...] = len(tokens)
+        past = np.array([len(tokens) - 1], np.int32)
+        ids = np.ascontiguousarray(tokens[None])
+        self._session.run_with_iobinding(self._bind(self._kv[:, row : row + 1], ids, past, self._every[:1]))
+
+    def _bind(self, kv: Floats, ids: Ids, past: Ids, last: Ids) -> ort.IOBinding:
+        binding = self._session.io_binding()
+        for name, array in (("ids", ids), ("past", past), ("total", self._total), ("last", last)):
+            binding.bind_input(name, "cpu", 0, np.int32, array.shape, array.ctypes.data)
+        logits = self._logits[: len(last)]
+        binding.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+        for i, rows in enumerate(kv):
+            name = f"{('key', 'value')[i % 2]}.{i // 2}"
+            binding.bind_input(name, "cpu", 0, np.float32, rows.shape, rows.ctypes.data)
+            binding.bind_output(f"new_{name}", "cpu", 0, np.float32, rows.shape, rows.ctypes.data)
+        return binding
