@@ -15,7 +15,7 @@ test-fast: $(VENV)/ready
 check: $(VENV)/ready
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # torch first and on its own, so that the constraint decides which build comes in
 $(VENV)/ready: pyproject.toml constraints.txt

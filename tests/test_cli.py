@@ -16,7 +16,9 @@ SMALL = ["--graphs", "G15_2,4", "--graphs", "G20_2,4", "-n", "6", "--samples", "
 
 
 def wrongturn(*args: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
-    found = subprocess.run([sys.executable, "-m", "wrongturn", *map(str, args)], capture_output=True, text=True, timeout=120)
+    found = subprocess.run(
+        [sys.executable, "-m", "wrongturn", *map(str, args)], capture_output=True, text=True, timeout=120
+    )
     assert found.returncode == code, found.stderr
     return found
 
@@ -96,7 +98,9 @@ def test_show(finished: tuple[Path, dict[str, Any]]) -> None:
 
 def test_collect(tmp_path: Path) -> None:
     out = tmp_path / "c"
-    facts = json.loads(wrongturn("collect", "--json", "--out", out, "--graphs", "G15_2,4", "-n", "4", "--samples", "2").stdout)
+    facts = json.loads(
+        wrongturn("collect", "--json", "--out", out, "--graphs", "G15_2,4", "-n", "4", "--samples", "2").stdout
+    )
     assert facts == {"run": str(out), "traces": 8, "problems": 4}
 
 

@@ -10,7 +10,9 @@ from wrongturn.signals import Signals
 from wrongturn.trace import Trace, Usage
 
 
-def trace(problem: str, strategy: str, answer: str, right: bool, *, draft: int = 0, tokens: int = 10, cost: int = 0) -> Trace:
+def trace(
+    problem: str, strategy: str, answer: str, right: bool, *, draft: int = 0, tokens: int = 10, cost: int = 0
+) -> Trace:
     return Trace(
         id=f"{problem}/{strategy}/0" + (f"+{draft}" if not cost else ""),
         problem=problem,

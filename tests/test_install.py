@@ -34,7 +34,9 @@ def test_first_command_in_an_empty_environment(tmp_path: Path) -> None:
             (clone / name).parent.mkdir(parents=True, exist_ok=True)
             (clone / name).write_bytes((ROOT / name).read_bytes())
     env = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    done = subprocess.run(readme_commands()[0], shell=True, cwd=clone, env=env, capture_output=True, text=True, timeout=580)
+    done = subprocess.run(
+        readme_commands()[0], shell=True, cwd=clone, env=env, capture_output=True, text=True, timeout=580
+    )
     assert done.returncode == 0, done.stderr
     assert "Report: wrongturn-run/report.html" in done.stdout.replace("\n", " ")
     report = clone / "wrongturn-run" / "report.html"

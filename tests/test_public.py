@@ -51,7 +51,9 @@ def test_arrows_point_down() -> None:
     root = f"import sys, types; p = types.ModuleType('wrongturn'); p.__path__ = {list(wt.__path__)!r};"
     root += "sys.modules['wrongturn'] = p;"
     listing = "print(sorted(m for m in sys.modules if m.startswith('wrongturn.')))"
-    found = subprocess.run([sys.executable, "-c", root + code + ";" + listing], capture_output=True, text=True, check=True)
+    found = subprocess.run(
+        [sys.executable, "-c", root + code + ";" + listing], capture_output=True, text=True, check=True
+    )
     assert eval_list(found.stdout) == ["wrongturn.signals", "wrongturn.stats", "wrongturn.trace", "wrongturn.triggers"]
 
 

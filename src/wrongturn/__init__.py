@@ -1,4 +1,4 @@
-"""Find where a language model's reasoning takes a wrong turn, say what kind of failure it is, and get it back on the road."""
+"""Find where a language model's reasoning takes a wrong turn, what kind of failure it is, and what rescues it."""
 
 from __future__ import annotations
 

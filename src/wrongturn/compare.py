@@ -16,9 +16,9 @@ def compare(traces: Sequence[Trace], *, baseline: str = "sample", seed: int = 0)
     """One row per strategy over the problems that all of them attempted.
 
     Each row: accuracy (Estimate), mean decoded tokens per problem (all branches), mean ideal prefill tokens, the paired
-    difference to ``baseline``, and ``equal_tokens``: the paired difference to self-consistency given the same mean number of
-    decoded tokens (a mixture of vote sizes n and n + 1). ``oracle:any`` counts a problem as solved where any of its
-    self-consistency samples is right: an upper bound that no strategy can reach without knowing the answer.
+    difference to ``baseline``, and ``equal_tokens``: the paired difference to self-consistency given the same mean
+    number of decoded tokens (a mixture of vote sizes n and n + 1). ``oracle:any`` counts a problem as solved where any
+    of its self-consistency samples is right: an upper bound that no strategy reaches without knowing the answer.
     """
     chosen: dict[str, dict[str, Trace]] = defaultdict(dict)
     votes: dict[str, list[Trace]] = defaultdict(list)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,9 +32,9 @@ BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How traces are decoded. ``budget`` caps a problem's decoded tokens over all branches, ``max_tokens`` one trace's."""
+    """How traces are decoded: ``budget`` caps a problem's tokens over all branches, ``max_tokens`` one trace's."""
 
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int = 192
     budget: int | None = None
     seed: int = 0
@@ -72,17 +72,15 @@ def jobs(problems: Iterable[Problem], strategy: str, samples: int = 1) -> list[J
     return [Job(f"{p.id}/{strategy}/{k}", p, strategy, k, solver) for p in problems for k in range(samples)]
 
 
-def resample_jobs(
-    cuts: Iterable[Cut], parents: Mapping[str, Trace], problems: Mapping[str, Problem], m: int
-) -> list[Job]:
-    """``m`` plain continuations of each cut: the parent's first ``cut.at`` tokens, then the model's own."""
+def resample_jobs(cuts: Iterable[Cut], parents: Mapping[str, Trace], problems: Mapping[str, Problem]) -> list[Job]:
+    """Plain continuations of each cut: the parent's first ``cut.at`` tokens, then the model's own."""
     made = []
     for cut in cuts:
         parent = parents[cut.parent]
         prefix = Chunk(parent.ids, parent.signals, parent.top_ids, parent.top_logprobs)[: cut.at]
         lineage = Lineage(cut.parent, cut.at, cut.condition)
         solver = _resume(prefix)
-        for k in range(m):
+        for k in range(cut.samples):
             id = f"{cut.parent}~{cut.condition}/{k}"
             made.append(Job(id, problems[parent.problem], f"resample:{cut.condition}", k, solver, lineage))
     return made

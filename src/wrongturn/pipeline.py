@@ -9,11 +9,11 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wrongturn import report as html
 from wrongturn.compare import compare
 from wrongturn.diagnose import Study, plan, study
 from wrongturn.engines.base import Engine
 from wrongturn.jobs import Progress, Settings, carry_out, fill, jobs, resample_jobs
+from wrongturn.report import write as write_report
 from wrongturn.store import Run
 from wrongturn.trace import Problem, Trace
 
@@ -65,34 +65,41 @@ def collect(
 ) -> Run:
     """Traces of ``problems`` in the run folder ``out``; the same call again goes on where it stopped.
 
-    ``options`` are those of :class:`Settings`. Raises :class:`wrongturn.errors.WrongturnError` where the folder is not a
-    run, or one made with other settings.
+    ``options`` are those of :class:`wrongturn.jobs.Settings`. Raises :class:`wrongturn.errors.WrongturnError` where the
+    folder is not a run, or one made with other settings.
     """
     settings, todo = Settings(**options), jobs(problems, strategy, samples)
     described = engine.provenance() | {"strategy": strategy, "samples": samples} | settings.dict()
-    run = Run.create(out, described)
-    run.add_problems(problems)
-    wait(fill(engine, run, todo, settings, progress, strategy))
+    with Run.create(out, described) as run:
+        run.add_problems(problems)
+        wait(fill(engine, run, todo, settings, progress, strategy))
+        run.compact()
     return run
 
 
-def recover(
-    engine: Engine, run: Run, settings: Settings, *, m: int = 4, most: int = 40, progress: Progress = silent
-) -> None:
-    """Resample failed traces from before and after their onset, from scratch and from a random boundary, into the run."""
+def recover(engine: Engine, run: Run, settings: Settings, *, most: int = 40, progress: Progress = silent) -> None:
+    """Resample ``most`` failed traces from before and after their onset, from scratch and from a random boundary.
+
+    The new traces join the run; each has its parent as lineage.
+    """
     problems = run.problems()
-    failed = {t.id: t for t in run.traces(strategy="sample")}
-    cuts = plan(list(failed.values()), problems, max_traces=most, seed=settings.seed)
-    todo = resample_jobs(cuts, failed, problems, m)
+    samples = {t.id: t for t in by_id(run, strategy="sample")}
+    cuts = plan(list(samples.values()), problems, max_traces=most, seed=settings.seed)
+    todo = resample_jobs(cuts, samples, problems)
     wait(fill(engine, run, todo, settings, progress, "recoverability"))
 
 
 def diagnose(run: Run, *, seed: int = 0) -> Study:
     """Where the run's plain samples failed and what its resamples say; see :mod:`wrongturn.diagnose`."""
-    traces = list(run.traces())
+    traces = by_id(run)
     samples = [t for t in traces if t.strategy == "sample"]
     recovery = [t for t in traces if t.strategy.startswith("resample:")]
     return study(samples, run.problems(), recovery=recovery, seed=seed)
+
+
+def by_id(run: Run, **where: Any) -> list[Trace]:
+    """The run's traces in an order that does not depend on when each was finished, so that figures do not either."""
+    return sorted(run.traces(**where), key=lambda trace: trace.id)
 
 
 def report(run: Run, *, seed: int = 0, findings: Study | None = None) -> dict[str, Any]:
@@ -101,11 +108,11 @@ def report(run: Run, *, seed: int = 0, findings: Study | None = None) -> dict[st
     Keys: traces, problems, accuracy, onset (median, share_30, null_30), claims, comparison, report.
     """
     findings = findings or diagnose(run, seed=seed)
-    found, traces, problems = findings.dict(), list(run.traces()), run.problems()
+    found, traces, problems = findings.dict(), by_id(run), run.problems()
     rows = compare(traces, seed=seed)
     run.write("diagnosis/study.json", json.dumps(found, indent=1))
     run.write("diagnosis/comparison.json", json.dumps(rows, indent=1))
-    path = html.write(
+    path = write_report(
         run.path / "report.html", traces=traces, problems=problems, study=found, comparison=rows, meta=run.manifest
     )
     return {
@@ -148,6 +155,7 @@ def run(
 
         wait(work())
         recover(engine, folder, settings, progress=progress)
+        folder.compact()
         progress("diagnosis", 0, 1)
         summary = report(folder, seed=settings.seed)
         progress("diagnosis", 1, 1)

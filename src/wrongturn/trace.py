@@ -74,7 +74,8 @@ class Trace:
 
     ``signals`` and ``top_*`` have one entry per completion token; injected tokens are NaN there. ``top_ids`` and
     ``top_logprobs`` are [tokens, k], best first, padded with -1 and NaN. ``correct`` is the grade of the answer
-    (None: ungraded); ``draft`` numbers what a strategy wrote for one problem in the order begun; ``onset`` the index of the first wrong token where a checker knows it (-1: none; None: unknown).
+    (None: ungraded); ``draft`` numbers what a strategy wrote for one problem, in the order begun; ``onset`` is the
+    index of the first wrong token where a checker knows it (-1: none; None: unknown).
     ``provenance`` holds engine, model, sampling and seed; it never holds a key or a header.
     """
 
@@ -178,7 +179,8 @@ def migrate(record: dict[str, Any]) -> dict[str, Any]:
     version = int(record.get("version", 0))
     if version > TRACE_VERSION:
         raise ValueError(
-            f"trace {record.get('id', '?')!r} has version {version}; this package reads up to {TRACE_VERSION}: upgrade it"
+            f"trace {record.get('id', '?')!r} has version {version}; "
+            f"this package reads up to {TRACE_VERSION}: upgrade it"
         )
     while version < TRACE_VERSION:
         if version not in MIGRATIONS:

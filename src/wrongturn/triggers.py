@@ -36,7 +36,7 @@ def fires(
 ) -> np.ndarray:
     """Whether each ``entropy`` [...] is a spike against its strict ``past`` [..., m] (NaN-padded).
 
-    ``min_history`` counts past values, except that the repo rule counts the current one too and never asks for fewer than 5.
+    ``min_history`` counts past values; the repo rule counts the current one too and never asks for fewer than 5.
     """
     now, before = np.asarray(entropy, np.float64), np.asarray(past, np.float64)
     if rule == "repo":

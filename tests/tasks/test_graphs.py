@@ -151,7 +151,15 @@ def test_segments_are_judged_on_what_the_trace_wrote() -> None:
 
 @pytest.mark.parametrize(
     ("path", "right"),
-    [("0,2,4", True), ("0,1,2,4", False), ("0,4", False), ("2,4", False), ("0,2", False), (None, False), ("0,,4", False)],
+    [
+        ("0,2,4", True),
+        ("0,1,2,4", False),
+        ("0,4", False),
+        ("2,4", False),
+        ("0,2", False),
+        (None, False),
+        ("0,,4", False),
+    ],
 )
 def test_grading(path: str | None, right: bool) -> None:
     assert gs.grade(gs.parse_prompt(gs.encode(BLOG_PROMPT)), path) is right

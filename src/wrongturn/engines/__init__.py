@@ -18,5 +18,8 @@ def open(spec: str = "embedded") -> Engine:
     if name == "embedded":
         from wrongturn.engines.embedded import Embedded
 
-        return Embedded(Path(model) if model else None)
+        try:
+            return Embedded(Path(model) if model else None)
+        except FileNotFoundError as missing:
+            raise ValueError(f"engine {spec!r}: {missing}") from None
     raise ValueError(f"unknown engine {name!r} (expected 'embedded' or 'embedded:FOLDER')")

@@ -1,7 +1,8 @@
 """What becomes of a next-token distribution: signals, stop conditions, budgets, the draw, and why a row ends.
 
-Shared by the engines that own their logits, so that they cannot differ. A *row* here is a slot a request keeps while it
-is decoded. A step is NumPy over all rows; Python per request happens at its beginning, at its end and per chunk.
+Shared by the engines that own their logits, so that they cannot differ. A *row* here is a slot a request keeps while
+it is decoded. A step is NumPy over all rows; Python per request happens at its beginning, its end and per chunk. Signals
+come then, from the kept logits of all its tokens at once, unless a stop condition asks for them at every step.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from wrongturn.engines.base import Chunk, Meter, Request, Watch
-from wrongturn.signals import FIELDS, SignalConfig, Signals, from_logits
+from wrongturn.engines.base import Chunk, Meter, Request, Until, Watch
+from wrongturn.signals import SignalConfig, Signals, from_logits
+from wrongturn.trace import Ids
 
 Slots = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float32]
@@ -22,7 +24,6 @@ Floats = npt.NDArray[np.float32]
 GOES_ON, STOP, LENGTH, UNTIL, BUDGET, FAILED = range(6)
 REASON = {STOP: "stop", LENGTH: "length", UNTIL: "until", BUDGET: "budget"}
 
-_NLL = FIELDS.index("nll")
 _NEVER = np.iinfo(np.intp).max
 
 T = TypeVar("T", bound=Hashable)
@@ -71,7 +72,7 @@ class Step:
     A row that ended with ``UNTIL``, ``BUDGET`` before a draw, or ``FAILED`` has drawn no token (``drew`` is False).
     """
 
-    tokens: npt.NDArray[np.int32]
+    tokens: Ids
     finish: npt.NDArray[np.int8]
     drew: npt.NDArray[np.bool_]
 
@@ -93,17 +94,14 @@ class Rows:
         self._arrivals = 0
         self._temperature = np.ones(slots)
         self._top_p = np.ones(slots)
-        self._key = np.zeros(slots, np.uint64)
-        self._position = np.zeros(slots, np.intp)  # completion position of the first token drawn
+        self._chance = np.ones((slots, context))  # in (0, 1], of each token to be drawn
         self._stops = np.zeros((slots, vocab), bool)
         self._top_k = np.zeros(slots, np.intp)
         self._ids = np.zeros((slots, context), np.int32)
-        self._signals = np.zeros((slots, len(FIELDS), context), np.float32)
-        self._top_ids = np.zeros((slots, context, 0), np.int32)
-        self._top_logprobs = np.zeros((slots, context, 0), np.float32)
-        self._configs: Shared[SignalConfig] = Shared(slots)
+        self._logits = np.zeros((slots, context, vocab), np.float32)
+        self._config = [SignalConfig()] * slots
         self._meters: Shared[Meter] = Shared(slots)
-        self._untils: Shared[Hashable] = Shared(slots)
+        self._untils: Shared[tuple[Until, SignalConfig]] = Shared(slots)
         self._watches: dict[int, Watch] = {}
 
     # -- a request begins and ends -------------------------------------------------------------------------------------
@@ -119,16 +117,15 @@ class Rows:
         self._chunk[slot] = request.chunk or _NEVER
         self._last[slot] = request.prefix[-1]
         self._temperature[slot], self._top_p[slot] = request.sampling.temperature, request.sampling.top_p
-        self._key[slot] = seed_key(request.seed)
-        self._position[slot] = len(request.prefix) - begun
+        positions = np.arange(self._limit[slot]) + (len(request.prefix) - begun)
+        self._chance[slot, : len(positions)] = uniform(request.seed, positions)
         self._stops[slot] = False
         self._stops[slot, [i for i in request.stop_ids if 0 <= i < self.vocab]] = True
         self._top_k[slot] = request.top_k
-        self._room(min(request.top_k, self.vocab))
-        self._configs.take(slot, request.signals)
+        self._config[slot] = request.signals
         self._meters.take(slot, request.meter)
-        number = self._untils.take(slot, request.until)
         if request.until is not None:
+            number = self._untils.take(slot, (request.until, request.signals))
             history = request.history or Signals.empty(len(request.prefix) - begun)
             try:
                 watch = self._watches.get(number) or request.until.watch(self.slots)
@@ -154,34 +151,25 @@ class Rows:
 
     def _forget(self, slot: int) -> None:
         number = int(self._untils.of[slot])
-        for shared in (self._configs, self._meters, self._untils):
-            shared.release(slot)
+        self._meters.release(slot)
+        self._untils.release(slot)
         if self._untils.values[number] is None:
             self._watches.pop(number, None)
-
-    def _room(self, k: int) -> None:
-        """Make room for k alternatives per token."""
-        have = self._top_ids.shape[2]
-        if k > have:
-            wider = ((0, 0), (0, 0), (0, k - have))
-            self._top_ids = np.pad(self._top_ids, wider)
-            self._top_logprobs = np.pad(self._top_logprobs, wider)
 
     # -- a step --------------------------------------------------------------------------------------------------------
 
     def step(self, slots: Slots, logits: Floats) -> Step:
         """Draw the next token of the rows ``slots`` [n] from ``logits`` [n, V], unless a row ends before that."""
-        best = logits.argmax(axis=1)
-        signals = self._measure(slots, logits, best)
         finish = np.full(len(slots), GOES_ON, np.int8)
         if self._watches:
-            self._ask_watches(slots, signals, finish)
+            self._ask_watches(slots, logits, finish)
         drew = finish == GOES_ON
         broke = self._charge(slots, drew)
-        chance = uniform(self._key[slots], self._position[slots] + self._count[slots])
-        tokens = draw(logits, best, self._temperature[slots], self._top_p[slots], chance)
-        self._record(slots, tokens, logits, best, signals)
-        self._last[slots] = tokens
+        at = self._count[slots]
+        tokens = draw(logits, self._temperature[slots], self._top_p[slots], self._chance[slots, at])
+        # Where a row drew none, this is written behind what it holds, and not counted.
+        self._ids[slots, at] = self._last[slots] = tokens
+        self._logits[slots, at] = logits
         self._count[slots] += drew
 
         undecided = finish == GOES_ON
@@ -190,39 +178,27 @@ class Rows:
         finish[undecided & drew & self._stops[slots, tokens]] = STOP
         return Step(tokens, finish, drew)
 
-    def _measure(self, slots: Slots, logits: Floats, chosen: npt.NDArray[np.intp]) -> Signals:
-        """Signals [n] of the raw distributions, as each row's request defines them."""
-        which = self._configs.of[slots]
-        first = self._configs.values[which[0]]
-        assert first is not None
-        if (which == which[0]).all():
-            return from_logits(logits, chosen, first)
-        out = Signals.empty(len(slots))
-        for number in np.unique(which):
-            rows, config = which == number, self._configs.values[number]
-            assert config is not None
-            for name, values in from_logits(logits[rows], chosen[rows], config).dict().items():
-                getattr(out, name)[rows] = values
-        return out
-
-    def _ask_watches(self, slots: Slots, signals: Signals, finish: npt.NDArray[np.int8]) -> None:
+    def _ask_watches(self, slots: Slots, logits: Floats, finish: npt.NDArray[np.int8]) -> None:
         """Let each stop condition judge its rows; one that raises fails the requests that share it, and no others."""
-        undrawn = replace(signals, nll=np.full(len(slots), np.nan, np.float32))
         which = self._untils.of[slots]
         for number, watch in list(self._watches.items()):
             rows = np.flatnonzero(which == number)
-            if not len(rows):
+            value = self._untils.values[number]
+            if not len(rows) or value is None:
                 continue
+            signals = from_logits(logits[rows], np.zeros(len(rows), np.intp), value[1])
+            signals = replace(signals, nll=np.full(len(rows), np.nan, np.float32))
             try:
-                stopped = rows[watch.step(slots[rows], self._last[slots[rows]], undrawn[rows])]
+                stops = np.flatnonzero(watch.step(slots[rows], self._last[slots[rows]], signals))
+                stopped = rows[stops]
             except Exception as error:
                 finish[rows] = FAILED
                 self.errors |= dict.fromkeys(slots[rows].tolist(), error)
                 del self._watches[number]
                 continue
             finish[stopped] = UNTIL
-            for row in stopped.tolist():
-                self.pending[int(slots[row])] = undrawn[[row]]
+            for i in stops.tolist():
+                self.pending[int(slots[rows[i]])] = signals[[i]]
 
     def _charge(self, slots: Slots, drew: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Count the tokens about to be drawn on the rows' meters, exactly.
@@ -245,23 +221,6 @@ class Rows:
             meter.spent += wanted
         return broke
 
-    def _record(
-        self, slots: Slots, tokens: npt.NDArray[np.int32], logits: Floats, best: npt.NDArray[np.intp], signals: Signals
-    ) -> None:
-        """Write the n tokens behind what their rows hold. Where a row drew none, that place is simply not counted."""
-        at, every = self._count[slots], np.arange(len(slots))
-        relative = logits - logits[every, best][:, None]
-        measured = np.stack([getattr(signals, name) for name in FIELDS], axis=1)
-        measured[:, _NLL] -= relative[every, tokens]  # was the best token's; ln p differ as the logits do
-        self._ids[slots, at] = tokens
-        self._signals[slots, :, at] = measured
-        listing = self._top_k[slots] > 0
-        if listing.any():
-            rows, at, relative = slots[listing], at[listing], relative[listing]
-            order = np.argsort(-relative, axis=1, kind="stable")[:, : self._top_ids.shape[2]]
-            self._top_ids[rows, at] = order
-            self._top_logprobs[rows, at] = np.take_along_axis(relative, order, 1) - signals.nll[listing, None]
-
     # -- what is handed out --------------------------------------------------------------------------------------------
 
     def due(self, slots: Slots) -> Slots:
@@ -272,67 +231,75 @@ class Rows:
         """What the row has drawn since the last call."""
         span = slice(self._sent[slot], self._count[slot])
         self._sent[slot] = self._count[slot]
-        ids, k = self._ids[slot, span].copy(), int(self._top_k[slot])
-        top_ids, top_logprobs = no_alternatives(len(ids), k)
-        known = min(k, self.vocab)
-        top_ids[:, :known] = self._top_ids[slot, span, :known]
-        top_logprobs[:, :known] = self._top_logprobs[slot, span, :known]
-        banned = np.isneginf(top_logprobs)
-        top_ids[banned], top_logprobs[banned] = -1, np.nan
-        return Chunk(ids, Signals(*self._signals[slot, :, span].copy()), top_ids, top_logprobs)
+        ids, logits = self._ids[slot, span].copy(), self._logits[slot, span]
+        signals = from_logits(logits, ids, self._config[slot])
+        return Chunk(ids, signals, *alternatives(logits, ids, signals, int(self._top_k[slot])))
 
 
-def no_alternatives(n: int, k: int) -> tuple[npt.NDArray[np.int32], Floats]:
+def alternatives(logits: Floats, ids: Ids, signals: Signals, k: int) -> tuple[Ids, Floats]:
+    """The k most probable of ``logits`` [n, V] and their log-probabilities [n, k]; -1 and NaN where there are no k."""
+    top_ids, top_logprobs = no_alternatives(len(ids), k)
+    if k and len(ids):
+        order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+        chosen = np.take_along_axis(logits, ids[:, None], 1)
+        listed = np.take_along_axis(logits, order, 1) - chosen - signals.nll[:, None]
+        possible, known = listed > -np.inf, order.shape[1]
+        top_ids[:, :known][possible], top_logprobs[:, :known][possible] = order[possible], listed[possible]
+    return top_ids, top_logprobs
+
+
+def no_alternatives(n: int, k: int) -> tuple[Ids, Floats]:
     """``top_ids`` and ``top_logprobs`` [n, k] of tokens nothing is known about."""
     return np.full((n, k), -1, np.int32), np.full((n, k), np.nan, np.float32)
 
 
 # -- the draw ----------------------------------------------------------------------------------------------------------
 
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIX = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
-_MASK = (1 << 64) - 1
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_MIX = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 
 
-def seed_key(seed: int) -> int:
-    """The stream of a seed: any integer, hashed to 64 bits."""
-    key = (seed + _GOLDEN) & _MASK
+def _hash(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """splitmix64's mixing function."""
     for shift, factor in _MIX:
-        key = ((key ^ (key >> shift)) * factor) & _MASK
-    return key ^ (key >> 31)
+        z = (z ^ (z >> shift)) * factor
+    return z ^ (z >> np.uint64(31))
 
 
-def uniform(key: npt.NDArray[np.uint64], position: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-    """Number ``position`` of stream ``key``, in (0, 1]: splitmix64, which needs no state but these two."""
-    z = key + (position.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)
-    for shift, factor in _MIX:
-        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-    z ^= z >> np.uint64(31)
-    return ((z >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
+def uniform(seed: int, positions: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """Numbers ``positions`` of the stream of ``seed``, in (0, 1]: a hash of the two, so there is no state to share.
+
+    Seeds may be any integers and count modulo 2^64.
+    """
+    key = _hash(np.array([seed % 2**64], np.uint64) + _GOLDEN)
+    bits = _hash(key + (positions.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
+    return ((bits >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
 
 
 def draw(
     logits: Floats,
-    best: npt.NDArray[np.intp],
     temperature: npt.NDArray[np.float64],
     top_p: npt.NDArray[np.float64],
     chance: npt.NDArray[np.float64],
-) -> npt.NDArray[np.int32]:
+) -> Ids:
     """One token per row of ``logits`` [n, V]: where the cumulative distribution, in token order, reaches ``chance``.
 
-    Temperature 0 takes ``best``. Nucleus: the most probable tokens *after* temperature that reach ``top_p``.
+    Temperature 0 takes the most probable token, the first of several. Nucleus: the most probable tokens *after*
+    temperature that reach ``top_p``.
     """
     greedy = temperature == 0
     if greedy.all():
-        return best.astype(np.int32)
-    shifted = logits - np.take_along_axis(logits, best[:, None], 1)
+        return logits.argmax(axis=1).astype(np.int32)
+    shifted = logits - logits.max(axis=1, keepdims=True)
     weights = np.exp(shifted / np.where(greedy, 1.0, temperature)[:, None])
     cut = top_p < 1
     if cut.any():
         weights[cut] = _nucleus(weights[cut], top_p[cut])
     reached = weights.cumsum(axis=1)
     tokens = (reached < chance[:, None] * reached[:, -1:]).sum(axis=1)  # chance > 0, so never a token of weight 0
-    return np.where(greedy, best, tokens).astype(np.int32)
+    if greedy.any():
+        tokens[greedy] = logits[greedy].argmax(axis=1)
+    return tokens.astype(np.int32)
 
 
 def _nucleus(weights: npt.NDArray[np.float64], top_p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -88,6 +88,10 @@ class Until(Protocol):
         """Fresh state for up to ``rows`` concurrent requests."""
         ...
 
+    def again(self) -> Until:
+        """The same condition for a request that begins where it stopped before: one token is drawn first."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -113,7 +113,6 @@ class Graph:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others need the cores as well
-        options.log_severity_level = 3
         self._session = ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self._kv = kv
         self._ids = np.zeros((slots, 1), np.int32)

@@ -18,8 +18,9 @@ class Recipe:
     """What is trained on, as functions of progress p in [0, 1].
 
     Graphs grow from ``start_nodes`` to ``nodes`` during the first ``growth`` of training. Drills: *listing* writes the
-    adjacency of every node in random order (the choice of node carries no loss); *traversal* is a search with no target,
-    which visits everything reachable and traces back from the last. Both shares fall linearly to ``*_end`` at ``drill_until`` and stay there.
+    adjacency of every node in random order (the choice of node carries no loss); *traversal* is a search with no
+    target, which visits everything reachable and traces back from the last. Both shares fall linearly to ``*_end`` at
+    ``drill_until`` and stay there.
     """
 
     nodes: int = 15

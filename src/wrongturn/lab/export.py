@@ -117,7 +117,7 @@ def tokenizer() -> Tokenizer:
     words = Tokenizer(models.WordLevel({token: i for i, token in enumerate(gs.VOCAB)}, unk_token="<unk>"))
     words.add_special_tokens(list(gs.VOCAB[: gs.FIRST_LABEL]))
     words.normalizer = normalizers.Replace(" ", "")
-    words.pre_tokenizer = pre_tokenizers.Split(Regex(gs._TOKEN.pattern), "isolated")
+    words.pre_tokenizer = pre_tokenizers.Split(Regex(gs.TOKEN.pattern), "isolated")
     words.post_processor = processors.TemplateProcessing("<bos> $A", None, [("<bos>", gs.BOS)])
     words.decoder = decoders.Fuse()
     return words
@@ -265,7 +265,7 @@ def _rotary(b: _Builder, config: ModelConfig) -> tuple[str, str]:
     positions = b("Unsqueeze", b("Range", *ends, name="range"), axis, name="positions")
     angles = b("Mul", positions, b.constant("frequencies", frequencies, np.float64), name="angles")
     ahead = b("Add", angles, b.constant("quarter_turn", np.pi / 2, np.float64), name="ahead")
-    # cos x as sin(x + π/2): ONNX Runtime before 1.24 has no cosine in float64
+    # cos x as sin(x + π/2): ONNX Runtime had no cosine in float64 for long (1.23 has none)
     cos, sin = (
         b("Cast", b("Sin", x, name=f"{name}64"), name=name, to=TensorProto.FLOAT)
         for name, x in (("cos", ahead), ("sin", angles))

@@ -50,7 +50,7 @@ class Block(nn.Module):
         self.down = nn.Linear(f, d, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None = None) -> Tensor:
-        """[batch, tokens, width] -> the same, or [n, width]: only the positions where ``keep`` [batch, tokens] is True."""
+        """[batch, tokens, width] -> the same, or [n, width]: only where ``keep`` [batch, tokens] is True."""
         b, t, d = x.shape
         q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
@@ -111,12 +111,12 @@ class Reasoner(nn.Module):
 
     @torch.no_grad()
     def look_back(self, offsets: tuple[int, ...] = (1, 2), strength: float = 5.5) -> None:
-        """Let the first layer's heads be born attending to fixed offsets, which breaks the neighbour-lookup plateau.
+        """Let the first layer's heads be born attending to fixed offsets: the previous token, and the one before.
 
-        With RoPE, a query bias c·e^(-i·d·f) against a key bias c scores c²·Σ cos(f·(distance - d)): a peak at distance d.
+        With RoPE, a query bias c·e^(-i·d·f) against a key bias c scores c²·Σ cos(f·(distance - d)), which peaks at d.
         """
         config, first = self.config, self.blocks[0]
-        assert isinstance(first, Block) and first.qkv.bias is not None
+        assert isinstance(first, Block)
         bias = first.qkv.bias.view(3, config.heads, 2, config.head_dim // 2)
         f = rope_frequencies(config).float()
         for head, d in enumerate(offsets):

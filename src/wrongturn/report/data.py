@@ -317,14 +317,14 @@ class _Packer:
         trace = self.traces[i]
         end = len(trace) if plan.longest is None else min(len(trace), plan.longest)
         signals = (trace.signals if len(trace.signals) == len(trace) else Signals.empty(len(trace)))[:end]
-        top = trace.top_ids[:end, : self.top] if _width(trace) else np.zeros((end, 0), np.int32)
+        top, logprobs = _top(trace, end, self.top)
         listed = (top >= 0).any(axis=1)
         if not plan.alternatives:
             listed &= (signals.entropy >= self.scale / 3) | (signals.fork > 0) | (np.arange(end) == trace.onset)
         others = np.full((int(listed.sum()), self.top), -1, np.int32)
         chances = np.zeros(others.shape, np.uint8)
         others[:, : top.shape[1]] = top[listed]
-        p = np.exp(np.nan_to_num(trace.top_logprobs[:end][listed, : top.shape[1]], nan=-np.inf))
+        p = np.exp(np.nan_to_num(logprobs[listed], nan=-np.inf))
         chances[:, : top.shape[1]] = np.rint(254 * np.sqrt(np.clip(p, 0, 1)))
 
         ids = np.concatenate([trace.ids[:end], others.ravel()])
@@ -472,7 +472,17 @@ def deflate(data: bytes) -> str:
 
 
 def _width(trace: Trace) -> int:
-    return trace.top_ids.shape[1] if trace.top_ids.ndim == 2 and len(trace.top_ids) else 0
+    """Alternatives per token; 0 where they are not one row a token."""
+    shape = trace.top_ids.shape
+    return shape[1] if len(shape) == 2 and shape[0] == len(trace) and shape == trace.top_logprobs.shape else 0
+
+
+def _top(trace: Trace, end: int, most: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+    """The best ``most`` alternatives of the first ``end`` tokens."""
+    k = min(_width(trace), most)
+    if k == 0:
+        return np.zeros((end, 0), np.int32), np.zeros((end, 0), np.float32)
+    return trace.top_ids[:end, :k], trace.top_logprobs[:end, :k]
 
 
 def _bytes_for(table: _Table) -> int:

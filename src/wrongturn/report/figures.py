@@ -34,7 +34,7 @@ class Figure:
 
     def plain(self) -> str:
         """``0.38 (0.31 to 0.45)``."""
-        return number(self.value) + (f" ({number(self.low)} to {number(self.high)})" if self.bounded else "")
+        return decimal(self.value) + (f" ({decimal(self.low)} to {decimal(self.high)})" if self.bounded else "")
 
     @property
     def bounded(self) -> bool:
@@ -79,16 +79,21 @@ def percent_range(low: float | None, high: float | None) -> str:
 
 def points(share: float | None) -> str:
     """A signed difference of shares, in percentage points."""
-    return "?" if share is None else f"{100 * share:+.1f}".replace("-", "−")
+    return "?" if share is None else f"{100 * share:+z.1f}".replace("-", "−")
+
+
+def decimal(value: float | None) -> str:
+    """A measured number, with the decimals that can matter."""
+    if value is None:
+        return "?"
+    if abs(value) >= 100:
+        return count(round(value))
+    return (f"{value:z.1f}" if abs(value) >= 10 else f"{value:z.2f}").replace("-", "−")
 
 
 def number(value: float | None) -> str:
-    if value is None:
-        return "?"
-    if abs(value) >= 100 or value == int(value):
-        return count(round(value))
-    text = f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-    return text.replace("-", "−")
+    """The same, but whole numbers are counts."""
+    return count(int(value)) if value is not None and value == int(value) else decimal(value)
 
 
 def count(n: int) -> str:
@@ -108,15 +113,15 @@ def plus(share: float | None, *between: float | None) -> str:
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 
-def interval_bar(f: Figure | None, low: float = 0.0, high: float = 1.0) -> str:
-    """A dot on its interval, on a scale from ``low`` to ``high``; the number itself stands beside it."""
-    if f is None:
-        return ""
+def interval_bar(f: Figure, low: float = 0.0, high: float = 1.0, origin: float | None = None) -> str:
+    """A dot on its interval, on a scale from ``low`` to ``high`` with a tick at ``origin``; the number stands beside."""
 
     def at(value: float) -> str:
         return f"{min(max(100 * (value - low) / (high - low), 0.0), 100.0):.2f}%"
 
-    zero = f'<line class="zero" x1="{at(0.0)}" x2="{at(0.0)}" y1="1" y2="17"/>' if low < 0 else ""
+    zero = ""
+    if origin is not None:
+        zero = f'<line class="zero" x1="{at(origin)}" x2="{at(origin)}" y1="1" y2="17"/>'
     whisker = ""
     if f.low is not None and f.high is not None:
         whisker = f'<line class="whisker" x1="{at(f.low)}" x2="{at(f.high)}" y1="9" y2="9"/>'
@@ -137,17 +142,17 @@ def sample(kind: str) -> str:
 
 
 def cells(f: Figure | None, label: str, low: float = 0.0, high: float = 1.0, kind: str = "percent") -> str:
-    """Two table cells: the picture and the number. ``kind``: "percent", "points" (signed) or "plain"."""
+    """Two table cells: the picture and the number. ``kind``: "percent", "points" (signed) or "plain" (0.5 is chance)."""
     if f is None:
         return f'<td class="pic"></td><td class="val muted" data-label="{esc(label)}">–</td>'
-    text = {"percent": percent, "points": points, "plain": number}[kind](f.value)
+    write = {"percent": percent, "points": points, "plain": decimal}[kind]
+    text = write(f.value)
     if f.bounded:
-        ends = percent_range(f.low, f.high)
-        if kind != "percent":
-            write = points if kind == "points" else number
-            ends = f"{write(f.low)} to {write(f.high)}"
+        ends = percent_range(f.low, f.high) if kind == "percent" else f"{write(f.low)} to {write(f.high)}"
         text += f' <span class="ci">{ends}</span>'
-    return f'<td class="pic">{interval_bar(f, low, high)}</td><td class="val" data-label="{esc(label)}">{text}</td>'
+    origin = {"percent": None, "points": 0.0, "plain": 0.5}[kind]
+    picture = interval_bar(f, low, high, origin) if low <= f.value <= high else ""
+    return f'<td class="pic">{picture}</td><td class="val" data-label="{esc(label)}">{text}</td>'
 
 
 def table(heads: Sequence[tuple[str, str]], rows: Sequence[str], kind: str = "cards") -> str:

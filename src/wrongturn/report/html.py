@@ -123,16 +123,17 @@ def _facts(traces: Sequence[Trace], meta: Mapping[str, Any]) -> dict[str, Any]:
     facts |= {"task": traces[0].task if traces else None, "traces": len(traces)}
     named = {**(meta.get("settings") or {}), **meta}
     facts |= {name: value for name, value in named.items() if value is not None}
-    return {"title": "Where the reasoning took a wrong turn", "accuracy": _accuracy(traces), **facts}
+    return {"title": "Where the reasoning took a wrong turn", **_overall(traces), **facts}
 
 
-def _accuracy(traces: Sequence[Trace]) -> dict[str, Any] | None:
-    """Share of right answers among the plain samples (all traces where there are none)."""
-    graded = [trace for trace in traces if trace.correct is not None and trace.finish != "until"]
-    plain = [trace for trace in graded if trace.strategy == "sample"] or graded
-    if not plain:
-        return None
-    return share([bool(trace.correct) for trace in plain], [trace.problem for trace in plain]).dict()
+def _overall(traces: Sequence[Trace]) -> dict[str, Any]:
+    """Share of right answers, and of traces without a wrong token, among the plain samples (or all, without those)."""
+    ended = [trace for trace in traces if trace.finish != "until"]
+    plain = [trace for trace in ended if trace.strategy == "sample"] or ended
+    problems = [trace.problem for trace in plain]
+    right = [math.nan if trace.correct is None else float(trace.correct) for trace in plain]
+    exact = [math.nan if trace.onset is None else float(trace.onset < 0) for trace in plain]
+    return {"accuracy": share(right, problems).dict(), "exact": share(exact, problems).dict()}
 
 
 # -- curves ------------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
+from textwrap import wrap
 
 import numpy as np
 from rich.style import Style
@@ -43,16 +44,21 @@ def trace_html(trace: Trace, *, pieces: Pieces = pieces_of, shown: int = SHOWN) 
     Colours are translucent, so that it reads on light and dark pages. Point at a token for its figures.
     """
     scale = entropy_scale([trace])
-    parts = []
+    parts, label = [], ""
     for item in _items(trace, pieces, shown):
         if isinstance(item, _Gap):
-            parts.append(f'<div style="opacity:.75;font-style:italic">… {item.tokens:,} tokens not shown …</div>')
+            parts.append(
+                f'{label}<div style="opacity:.75;font-style:italic">… {item.tokens:,} tokens not shown …</div>'
+            )
+            label = ""
             continue
         parts.append(_token_html(trace, item, scale))
-        if item.onset:
-            parts.append(f'<b style="{_LABEL}">↑ first wrong token: {escape(error_text(trace.error))}</b>')
-        elif item.ends:
-            parts.append("<br>")
+        if item.onset:  # said below the step, which would fall apart around it
+            label = f'<b style="{_LABEL}">↑ first wrong token: {escape(error_text(trace.error))}</b>'
+        if item.ends:
+            parts.append(label or "<br>")
+            label = ""
+    parts.append(label)
     if trace.onset is not None and trace.onset >= len(trace) and trace.finish != "until":
         parts.append(f'<b style="{_LABEL}">↑ stops here: {escape(error_text(trace.error))}</b>')
     legend = "".join(f'<span style="{_shade(x)}">&nbsp;{x * scale:.2g}&nbsp;</span>' for x in (0, 0.25, 0.5, 0.75, 1))
@@ -107,7 +113,7 @@ def trace_text(trace: Trace, *, width: int = 100, pieces: Pieces = pieces_of, sh
             continue
         style = _terminal_style(item.entropy, scale)
         if item.onset:
-            page.caret(f"^ first wrong token: {error_text(trace.error)}", len(item.text))
+            page.caret(f"first wrong token: {error_text(trace.error)}", len(item.text))
             style += Style(underline=True, bold=True)
         page.write(item.text, style)
         if item.ends:
@@ -152,7 +158,16 @@ class _Page:
         if self.pending:
             column, label = self.pending
             self.pending = None
-            self.line(" " * min(column, max(self.width - len(label), 0)) + label, f"bold {_WRONG}")
+            for line in self._label(column, label):
+                self.line(line, f"bold {_WRONG}")
+
+    def _label(self, column: int, label: str) -> list[str]:
+        """The label with its caret in ``column``: right of it, left of it, or below where neither has room."""
+        if column + 2 + len(label) <= self.width:
+            return [" " * column + "^ " + label]
+        if len(label) + 1 <= column:
+            return [f"{label:>{column - 1}} ^"]
+        return [" " * column + "^", *wrap(label, self.width)]
 
     def line(self, text: str, style: str) -> None:
         self.end()

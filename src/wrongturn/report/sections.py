@@ -85,7 +85,9 @@ def _turned(study: Mapping[str, Any]) -> str:
         parts.append(f"the first wrong step began, in the median, {median.percent()} into the trace")
     if early is not None:
         against = f", {_against(early, chance, excess)}" if chance else ""
-        parts.append(f"{early.percent()} had taken their wrong turn within the first 30{THIN}% of it{against}")
+        parts.append(
+            f"{early.percent()} of failures had taken their wrong turn within the first 30{THIN}% of it{against}"
+        )
     errors = totals(dig(study, "error_classes") or {})
     if errors:
         name, n = next(iter(errors.items()))
@@ -109,19 +111,19 @@ def _rescued(comparison: Sequence[Mapping[str, Any]]) -> str:
     """The strategy that gained most, against votes at equal cost where that is known, and whether it gained at all."""
     base = baseline_of(comparison)
     tried = [row for row in comparison if not _bound(row) and row.get("strategy") != base]
-    key, rival = "difference", base or "the baseline"
-    if any(figure(row.get("equal_tokens")) for row in tried):
-        key, rival = "equal_tokens", "self-consistency given as many tokens"
-    rows = [(row, f) for row in tried if (f := figure(row.get(key)))]
+    equal = any(figure(row.get("equal_tokens")) for row in tried)
+    rows = [(row, f) for row in tried if (f := figure(row.get("equal_tokens" if equal else "difference")))]
     if not rows:
         return "No strategies were compared on it."
     row, gain = max(rows, key=lambda pair: pair[1].value)
+    rival = "self-consistency at equal decoded tokens" if equal else base or "the baseline"
+    best = f"the best of {len(rows)} strategies was" if len(rows) > 1 else "the one strategy tried was"
     accuracy, cost = figure(row.get("accuracy")), figure(row.get("decoded_tokens"))
-    name = str(row.get("strategy"))
-    start = f"Of {len(rows)} strategies compared, {name} did best: it" if len(rows) > 1 else name[:1].upper() + name[1:]
-    text = f"{start} solved {percent(accuracy.value if accuracy else None)}"
-    text += f" for {number(cost.value)} decoded tokens a problem" if cost else ""
-    text += f", {plus(gain.value, gain.low, gain.high)} against {rival}"
+    text = (
+        f"Held against {rival}, {best} {row.get('strategy')}: it solved {percent(accuracy.value if accuracy else None)}"
+    )
+    text += f" for {number(round(cost.value))} decoded tokens a problem" if cost else ""
+    text += f", {plus(gain.value, gain.low, gain.high)}"
     if gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high:
         text += ", which cannot be told from no difference"
     return text + "."
@@ -203,16 +205,18 @@ def figure_value(source: Any) -> float | None:
 
 def groups(study: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     """Accuracy and first errors, per distribution."""
-    accuracy, exact = dict(dig(study, "accuracy") or {}), dig(study, "exact") or {}
-    if accuracy and figure(facts.get("accuracy")) and not any(name in accuracy for name in OVERALL):
-        accuracy["all"] = facts["accuracy"]
-    names = sorted(dict.fromkeys((*accuracy, *exact)), key=lambda name: name in OVERALL)
+    accuracy, exact = dict(dig(study, "accuracy") or {}), dict(dig(study, "exact") or {})
+    if len(accuracy) > 1 and not any(name in accuracy for name in OVERALL):
+        accuracy["all"], exact["all"] = facts.get("accuracy"), facts.get("exact")
+    names = [
+        name for name in dict.fromkeys((*accuracy, *exact)) if figure(accuracy.get(name)) or figure(exact.get(name))
+    ]
     rows = [
         name_cell("all" if name in OVERALL else name)
         + cells(figure(accuracy.get(name)), "right answers")
         + cells(figure(exact.get(name)), "every token right")
         + num_cell(_n_of(accuracy.get(name), exact.get(name)), "problems")
-        for name in names
+        for name in sorted(names, key=lambda name: name in OVERALL)
     ]
     heads = [
         ("distribution", "name"),

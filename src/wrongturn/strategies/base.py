@@ -28,7 +28,7 @@ Strategy = Callable[..., Coroutine[Any, Any, "Draft"]]
 class Draft:
     """A trace being written: the completion so far (one :class:`Chunk`), and how it came about.
 
-    ``given`` is True at tokens that were not decoded here: injected, or resumed from. ``seed`` draws what is decoded next.
+    ``given`` is True at tokens that were not decoded here (injected, or resumed from); ``seed`` draws what is.
     """
 
     number: int
@@ -80,14 +80,14 @@ class Context:
         task: Task,
         prompt_ids: Iterable[int],
         *,
-        sampling: Sampling = Sampling(),
+        sampling: Sampling | None = None,
         max_tokens: int = 256,
         budget: int | None = None,
         seed: int = 0,
         top_k: int = 0,
     ) -> None:
         self.prompt_ids = np.asarray(tuple(prompt_ids), np.int32)
-        self.sampling = sampling
+        self.sampling = sampling or Sampling()
         self.max_tokens = max_tokens
         self.boundaries = task.boundary_ids
         self.drafts: list[Draft] = []
@@ -121,6 +121,8 @@ class Context:
             draft.finish = "length" if room <= 0 else "budget"
             return False
         most = room if max_tokens is None else min(room, max_tokens)
+        if until is not None and draft.pending is not None:
+            until = until.again()
         sampling = self.sampling if temperature is None else Sampling(temperature, self.sampling.top_p)
         prefix = np.concatenate((self.prompt_ids, draft.ids))
         chunk = await self._engine.generate(
@@ -175,11 +177,12 @@ class Context:
         if len(tokens):
             self._extend(draft, blank_chunk(tokens, self._top_k), given=True)
             self.usage.injected += len(tokens)
-            draft.finish = None
+            draft.finish = draft.pending = None
 
     def cut(self, draft: Draft, at: int) -> None:
         """Drop everything from completion token ``at`` on."""
-        draft.chunk, draft.given, draft.finish = draft.chunk[:at], draft.given[:at], None
+        draft.chunk, draft.given = draft.chunk[:at], draft.given[:at]
+        draft.finish = draft.pending = None
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a cue; [] where the model's vocabulary cannot say it (a graph-search model has no words)."""

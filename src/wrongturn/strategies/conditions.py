@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +17,9 @@ from wrongturn.signals import Signals
 class Spike:
     """Stop where the first token of a new step is more uncertain than the trace's own past: GUARD's trigger.
 
-    ``boundaries`` are the tokens that end a step. ``history`` says what the quantile ``q`` is taken over: the entropies at
+    ``boundaries`` are the tokens that end a step. ``history`` says what the quantile ``q`` is taken over: entropies at
     "boundaries" (as the published code) or at all "tokens". ``rule`` and ``min_history``: :mod:`wrongturn.triggers`.
+    ``draw_first``: see :meth:`wrongturn.engines.base.Until.again`.
     """
 
     q: float
@@ -26,6 +27,7 @@ class Spike:
     rule: str = "paper"
     min_history: int = 1
     history: str = "boundaries"
+    draw_first: bool = False
 
     def __post_init__(self) -> None:
         if self.history not in ("boundaries", "tokens"):
@@ -33,6 +35,9 @@ class Spike:
 
     def watch(self, rows: int) -> SpikeWatch:
         return SpikeWatch(self, rows)
+
+    def again(self) -> Spike:
+        return replace(self, draw_first=True)
 
 
 class SpikeWatch:
@@ -42,7 +47,7 @@ class SpikeWatch:
         self.condition = condition
         self.past = np.full((rows, 64), np.nan, np.float32)
         self.count = np.zeros(rows, np.intp)
-        self.fresh = np.zeros(rows, bool)  # admitted, nothing drawn yet: a stop here would never make progress
+        self.held = np.zeros(rows, bool)  # stopped at this very place before: one token must be drawn first
 
     def admit(self, row: int, ids: Sequence[int], signals: Signals) -> None:
         entropy = np.asarray(signals.entropy, np.float32)
@@ -53,7 +58,7 @@ class SpikeWatch:
         self._room(len(entropy) + 1)
         self.past[row] = np.nan
         self.past[row, : len(entropy)] = entropy
-        self.count[row], self.fresh[row] = len(entropy), True
+        self.count[row], self.held[row] = len(entropy), self.condition.draw_first
 
     def step(self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals) -> npt.NDArray[np.bool_]:
         condition, entropy = self.condition, np.asarray(signals.entropy)
@@ -68,8 +73,8 @@ class SpikeWatch:
                 condition.rule,
                 condition.min_history,
             )
-        stop &= ~self.fresh[rows]
-        self.fresh[rows] = False
+        stop &= ~self.held[rows]
+        self.held[rows] = False
         # A row that stops is admitted again with its history once it goes on, so it records nothing here.
         record = ~stop & (at_boundary if condition.history == "boundaries" else True)
         kept = rows[record]
@@ -94,24 +99,28 @@ class Wrote:
     """Stop right after one of ``tokens`` was written."""
 
     tokens: tuple[int, ...]
+    draw_first: bool = False
 
     def watch(self, rows: int) -> WroteWatch:
         return WroteWatch(self, rows)
 
+    def again(self) -> Wrote:
+        return replace(self, draw_first=True)
+
 
 class WroteWatch:
-    """The last token decides, unless it is the one the request began with."""
+    """The last token decides."""
 
     def __init__(self, condition: Wrote, rows: int) -> None:
         self.condition = condition
-        self.fresh = np.zeros(rows, bool)
+        self.held = np.zeros(rows, bool)
 
     def admit(self, row: int, ids: Sequence[int], signals: Signals) -> None:
-        self.fresh[row] = True
+        self.held[row] = self.condition.draw_first
 
     def step(self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals) -> npt.NDArray[np.bool_]:
-        stop = np.isin(last, self.condition.tokens) & ~self.fresh[rows]
-        self.fresh[rows] = False
+        stop = np.isin(last, self.condition.tokens) & ~self.held[rows]
+        self.held[rows] = False
         return stop
 
     def release(self, row: int) -> None:
@@ -126,6 +135,9 @@ class AnyOf:
 
     def watch(self, rows: int) -> AnyOfWatch:
         return AnyOfWatch([condition.watch(rows) for condition in self.conditions])
+
+    def again(self) -> AnyOf:
+        return AnyOf(tuple(condition.again() for condition in self.conditions))
 
 
 class AnyOfWatch:

@@ -1,4 +1,4 @@
-"""GUARD (arXiv 2604.14528): branch where a new step starts more uncertain than the trace's past, keep the calmest branch."""
+"""GUARD (arXiv 2604.14528): branch where a step begins more uncertain than the trace's past, keep the calmest."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ async def greedy(ctx: Context) -> Draft:
 
 @strategy
 async def self_consistency(ctx: Context, n: int = 8) -> Draft:
-    """Majority vote over ``n`` samples (Wang et al. 2022). Traces without an answer do not vote; ties go to the first."""
+    """Majority vote over ``n`` samples (Wang et al. 2022). The answerless do not vote; first seen wins ties."""
     return majority(await ctx.gather(ctx.sample() for _ in range(n)))
 
 

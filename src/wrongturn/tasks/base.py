@@ -1,4 +1,4 @@
-"""What a task is: it makes problems, knows where its steps end, grades answers and, where it can, checks every token."""
+"""What a task is: it knows where its steps end, grades answers and, where it can, checks every token."""
 
 from __future__ import annotations
 
