@@ -57,7 +57,7 @@ def collect(
     engine: Engine,
     problems: Sequence[Problem],
     *,
-    out: str,
+    out: str | Path,
     strategy: str = "sample",
     samples: int = 1,
     progress: Progress = silent,

@@ -239,6 +239,19 @@ def test_equal_conditions_share_a_watch() -> None:
     assert [entry[0] for entry in diary].count("release") == 2
 
 
+def test_a_failing_release_leaves_the_others_their_condition() -> None:
+    bad = Wrote(6, fail="release")
+    short, long = run(Scripted(lambda s: s[-1] + 1, 12), Request(ids(1), 2, until=bad), Request(ids(1), 9, until=bad))
+    assert (short.finish, long.finish, len(long.ids)) == ("length", "until", 5)
+
+
+def test_a_condition_must_be_hashable() -> None:
+    engine = Scripted({(): 2}, 8)
+    with pytest.raises(TypeError, match="unhashable"):
+        run(engine, Request(ids(1), 2, until=WroteWatch(Wrote(1)), meter=Meter(9)))  # type: ignore[arg-type]
+    assert run(engine, Request(ids(1), 2))[0].finish == "length"
+
+
 def test_pending_is_the_distribution_that_was_not_drawn_from() -> None:
     script = {(): COIN, (3,): {6: 0.75, 7: 0.25}, (4,): 3, (5,): 3}
     chunk = one(script, Request(ids(1), 99, until=Wrote(3)))

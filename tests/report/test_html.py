@@ -242,7 +242,7 @@ def test_nothing_from_outside_becomes_html(tmp_path):
 
 
 def many(n: int, tokens: int, k: int = 3, seed: int = 0) -> tuple[list[Trace], dict[str, Problem]]:
-    """``n`` traces of ``tokens`` tokens each: searches strung together, every signal noise, so that nothing compresses."""
+    """``n`` traces of ``tokens`` tokens each: searches strung together, every signal noise that hardly compresses."""
     rng = np.random.default_rng(seed)
     few, problems = cases.run(20, 1)
     whole = np.concatenate([t.ids for t in few] * (tokens // 400 + 2))
@@ -303,7 +303,7 @@ def test_what_does_not_fit_goes_in_order_and_is_named(tmp_path):
     for listed, right, wrong in seen[1:]:
         assert listed < 1
         assert wrong == 1.0 or right == 0.0, "a failure's tokens went before all right ones had"
-    assert len({step for step in seen}) == len(seen)
+    assert len(set(seen)) == len(seen)
 
 
 def test_thinning_keeps_the_onset_and_the_unsure(tmp_path):

@@ -136,13 +136,13 @@ class BatchEngine(Engine):
         slots, logits = self._forward()
         if not len(slots):
             return
-        step = self._rows.step(slots, logits)
-        going = step.finish == GOES_ON
-        self._append(slots[going], step.tokens[going])
+        tokens, finish = self._rows.step(slots, logits)
+        going = finish == GOES_ON
+        self._append(slots[going], tokens[going])
         for slot in self._rows.due(slots[going]).tolist():
             self._jobs[slot].chunks.put_nowait(self._rows.take(slot))
         ended = np.flatnonzero(~going)[::-1]  # from the back: an engine that keeps its rows together moves fewer
-        self._deliver(slots[ended].tolist(), step.finish[ended])
+        self._deliver(slots[ended].tolist(), finish[ended])
 
     def _deliver(self, slots: Iterable[int], finish: npt.NDArray[np.int8]) -> None:
         """The last chunk of requests that have ended, or what went wrong with them."""

@@ -1,14 +1,15 @@
 """What becomes of a next-token distribution: signals, stop conditions, budgets, the draw, and why a row ends.
 
 Shared by the engines that own their logits, so that they cannot differ. A *row* here is a slot a request keeps while
-it is decoded. A step is NumPy over all rows; Python per request happens at its beginning, its end and per chunk. Signals
-come then, from the kept logits of all its tokens at once, unless a stop condition asks for them at every step.
+it is decoded. A step is NumPy over all rows; Python per request happens at its beginning, its end and per chunk. Then
+come the signals too, from the kept logits of all its tokens, unless a stop condition asks for them at every step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -65,18 +66,6 @@ class Shared(Generic[T]):
         return len(self.values) - 1
 
 
-@dataclass(slots=True)
-class Step:
-    """What a step did to each of its n rows: the token drawn, and a reason in ``finish`` if the row ended.
-
-    A row that ended with ``UNTIL``, ``BUDGET`` before a draw, or ``FAILED`` has drawn no token (``drew`` is False).
-    """
-
-    tokens: Ids
-    finish: npt.NDArray[np.int8]
-    drew: npt.NDArray[np.bool_]
-
-
 class Rows:
     """The state of up to ``slots`` requests being decoded, one array entry per slot."""
 
@@ -125,25 +114,26 @@ class Rows:
         self._config[slot] = request.signals
         self._meters.take(slot, request.meter)
         if request.until is not None:
-            number = self._untils.take(slot, (request.until, request.signals))
-            history = request.history or Signals.empty(len(request.prefix) - begun)
             try:
-                watch = self._watches.get(number) or request.until.watch(self.slots)
-                self._watches[number] = watch
-                watch.admit(slot, request.prefix[begun:].tolist(), history)
+                self._watch(slot, request, request.until, begun)
             except Exception:
                 self._forget(slot)
                 raise
         return self.free.pop()
 
+    def _watch(self, slot: int, request: Request, until: Until, begun: int) -> None:
+        number = self._untils.take(slot, (until, request.signals))
+        if number not in self._watches:
+            self._watches[number] = until.watch(self.slots)
+        history = request.history or Signals.empty(len(request.prefix) - begun)
+        self._watches[number].admit(slot, request.prefix[begun:].tolist(), history)
+
     def release(self, slot: int) -> None:
         """The request has ended, or its caller has gone; what its stop condition raises now concerns nobody."""
         watch = self._watches.get(int(self._untils.of[slot]))
         if watch is not None:
-            try:
+            with suppress(Exception):
                 watch.release(slot)
-            except Exception:
-                self._watches.pop(int(self._untils.of[slot]))
         self._forget(slot)
         self.errors.pop(slot, None)
         self.pending.pop(slot, None)
@@ -158,8 +148,11 @@ class Rows:
 
     # -- a step --------------------------------------------------------------------------------------------------------
 
-    def step(self, slots: Slots, logits: Floats) -> Step:
-        """Draw the next token of the rows ``slots`` [n] from ``logits`` [n, V], unless a row ends before that."""
+    def step(self, slots: Slots, logits: Floats) -> tuple[Ids, npt.NDArray[np.int8]]:
+        """Draw the next token of the rows ``slots`` [n] from ``logits`` [n, V], unless a row ends before that.
+
+        Returns the tokens [n] of the rows that go on, and per row why it ended, or ``GOES_ON``.
+        """
         finish = np.full(len(slots), GOES_ON, np.int8)
         if self._watches:
             self._ask_watches(slots, logits, finish)
@@ -176,7 +169,7 @@ class Rows:
         finish[undecided & broke] = BUDGET
         finish[undecided & drew & (self._count[slots] == self._limit[slots])] = LENGTH
         finish[undecided & drew & self._stops[slots, tokens]] = STOP
-        return Step(tokens, finish, drew)
+        return tokens, finish
 
     def _ask_watches(self, slots: Slots, logits: Floats, finish: npt.NDArray[np.int8]) -> None:
         """Let each stop condition judge its rows; one that raises fails the requests that share it, and no others."""

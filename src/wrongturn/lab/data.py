@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
 from wrongturn.tasks import graphs as gs
 
-IGNORE = -100
+GROUP = 16
+"""Batches drawn together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,29 +103,22 @@ def examples(recipe: Recipe, rng: random.Random, p: float) -> Iterator[Example]:
         yield prompt + trace, weight
 
 
-def batches(
-    recipe: Recipe, seed: int, start: int, progress: Callable[[int], float]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Batches from number ``start`` on: ids [B, T] padded on the right, weights [B, T] of each id as a target.
+def batches(recipe: Recipe, seed: int, number: int, progress: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The rest of a group of ``GROUP`` batches from batch ``number`` on: ids [B, T] padded on the right, weights [B, T].
 
-    Groups of 16 batches are drawn together and sorted by length, which wastes little on padding; group g depends on
-    (seed, g) alone, so a resumed run sees what it would have seen.
+    A group is drawn together and sorted by length, which wastes little on padding. It depends on (seed, its number,
+    ``progress``) alone, so a resumed training sees what an uninterrupted one would have seen.
     """
-    group = 16
-    number = start
-    while True:
-        g = number // group
-        rng = random.Random(f"{seed}/{g}")
-        source = examples(recipe, rng, progress(g * group))
-        pool = sorted((next(source) for _ in range(group * recipe.batch)), key=lambda e: len(e[0]))
-        order = rng.sample(range(group), group)
-        for k in order[number % group :]:
-            rows = pool[k * recipe.batch : (k + 1) * recipe.batch]
-            longest = -(-max(len(ids) for ids, _ in rows) // 8) * 8
-            ids = np.full((recipe.batch, longest), gs.PAD, np.int64)
-            weights = np.zeros((recipe.batch, longest), np.float32)
-            for r, (row, weight) in enumerate(rows):
-                ids[r, : len(row)] = row
-                weights[r, : len(row)] = weight
-            yield ids, weights
-            number += 1
+    group, within = divmod(number, GROUP)
+    rng = random.Random(f"{seed}/{group}")
+    pool = list(islice(examples(recipe, rng, progress), GROUP * recipe.batch))
+    pool.sort(key=lambda example: len(example[0]))
+    for k in rng.sample(range(GROUP), GROUP)[within:]:
+        rows = pool[k * recipe.batch : (k + 1) * recipe.batch]
+        longest = -(-max(len(ids) for ids, _ in rows) // 8) * 8
+        ids = np.full((recipe.batch, longest), gs.PAD, np.int64)
+        weights = np.zeros((recipe.batch, longest), np.float32)
+        for r, (row, weight) in enumerate(rows):
+            ids[r, : len(row)] = row
+            weights[r, : len(row)] = weight
+        yield ids, weights

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wrongturn.lab.data import Recipe, batches
+from wrongturn.lab.data import GROUP, Recipe, batches
 from wrongturn.lab.model import ModelConfig, Reasoner
 from wrongturn.tasks import graphs as gs
 
@@ -173,15 +173,17 @@ def train(
     optims = optimizers(config, model)
     state = restore(out, model, optims)
     step, seen, spent = int(state.get("step", 0)), int(state.get("tokens", 0)), float(state.get("seconds", 0.0))
+    group_at = int(state.get("group_at", seen))  # tokens seen when the current group of batches was drawn
 
     begun = saved = time.monotonic()
     base, losses, tick, ticked = spent, [], time.monotonic(), seen
     stream: Iterator[tuple[np.ndarray, np.ndarray]] | None = None
     with (out / "log.jsonl").open("a") as log:
         while seen < config.tokens:
-            if stream is None or step % 16 == 0:  # batches come in groups of 16, each at its own progress
-                now = seen / config.tokens
-                stream = batches(config.recipe, config.seed, step, lambda _, now=now: now)
+            if step % GROUP == 0:
+                group_at = seen
+            if stream is None or step % GROUP == 0:
+                stream = batches(config.recipe, config.seed, step, group_at / config.tokens)
             ids, weights = next(stream)
             for optim in optims:
                 for group in optim.param_groups:
@@ -214,7 +216,7 @@ def train(
                 losses, tick, ticked = [], time.monotonic(), seen
             if time.monotonic() - saved > config.save_seconds or done:
                 spent = base + time.monotonic() - begun
-                save(out, model, optims, {"step": step, "tokens": seen, "seconds": spent})
+                save(out, model, optims, {"step": step, "tokens": seen, "group_at": group_at, "seconds": spent})
                 saved = time.monotonic()
     os.sync()
     return model

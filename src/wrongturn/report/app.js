@@ -218,7 +218,7 @@ class List {
     this.snippets = snippets;
     this.body.style.height = `${traces.length * ROW}px`;
     this.host.scrollTop = 0;
-    this.mark(this.open);
+    this.draw();
   }
 
   /** Mark the open trace and bring its row into sight. */
@@ -247,7 +247,7 @@ class List {
   row(at) {
     const i = this.shown[at], { rows } = this.run, outcome = this.run.outcome(i), onset = rows.onset[i];
     const row = el("div", {
-      class: "row", id: `row-${i}`, role: "option", "data-trace": i, "aria-selected": i === this.open,
+      class: "row", id: `row-${i}`, role: "option", "data-trace": i, "aria-selected": String(i === this.open),
       "aria-posinset": at + 1, "aria-setsize": this.shown.length,
     },
       el("div", {}, el("span", { class: "name", title: rows.id[i] }, rows.id[i]), el("span", { class: `outcome ${outcome}` }, OUTCOMES[outcome])),

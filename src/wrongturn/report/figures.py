@@ -114,7 +114,7 @@ def plus(share: float | None, *between: float | None) -> str:
 
 
 def interval_bar(f: Figure, low: float = 0.0, high: float = 1.0, origin: float | None = None) -> str:
-    """A dot on its interval, on a scale from ``low`` to ``high`` with a tick at ``origin``; the number stands beside."""
+    """A dot on its interval, on a scale from ``low`` to ``high`` with a tick at ``origin``."""
 
     def at(value: float) -> str:
         return f"{min(max(100 * (value - low) / (high - low), 0.0), 100.0):.2f}%"
@@ -142,7 +142,7 @@ def sample(kind: str) -> str:
 
 
 def cells(f: Figure | None, label: str, low: float = 0.0, high: float = 1.0, kind: str = "percent") -> str:
-    """Two table cells: the picture and the number. ``kind``: "percent", "points" (signed) or "plain" (0.5 is chance)."""
+    """Two table cells: the picture and the number. ``kind``: "percent", "points" (signed) or "plain" (AUROC)."""
     if f is None:
         return f'<td class="pic"></td><td class="val muted" data-label="{esc(label)}">–</td>'
     write = {"percent": percent, "points": points, "plain": decimal}[kind]
