@@ -34,14 +34,15 @@ from wrongturn.engines.embedded import Embedded, packaged
 from wrongturn.tasks import graphs as gs
 
 BATCHES, NEW, ROUNDS = (1, 8, 64), 100, 5
+SLOTS = (4, 8, 16, 32, 64)
 RESULTS = Path(__file__).parent / "results" / "embedded.json"
 Prompts = list[np.ndarray]
 Way = Callable[[Prompts], None]
 
 
-def embedded(folder: Path) -> tuple[Way, Callable[[], float]]:
+def embedded(folder: Path, **options: int) -> tuple[Way, Callable[[], float]]:
     """The engine as a way to sample, and the seconds it has spent inside ONNX Runtime."""
-    engine = Embedded(folder)
+    engine = Embedded(folder, **options)
     inside = 0.0
     run = engine._graph._session.run_with_iobinding
 
@@ -123,6 +124,7 @@ def measure(folder: Path) -> dict[str, Any]:
         rows.append(row | {"share_of_bound": rate["embedded"] / bound, "python_share": statistics.median(outside[1:])})
     print(file=sys.stderr)
     return {
+        "slots": slots_that_pay(folder, stream),
         "model": {k: config[k] for k in ("num_hidden_layers", "hidden_size", "intermediate_size")},
         "new_tokens": NEW,
         "rounds": ROUNDS,
@@ -132,6 +134,17 @@ def measure(folder: Path) -> dict[str, Any]:
         "machine": platform.processor() or platform.machine(),
         "versions": {name: version(name) for name in ("onnxruntime", "torch", "transformers", "numpy")},
     }
+
+
+def slots_that_pay(folder: Path, stream: Iterator[np.ndarray]) -> dict[int, float]:
+    """Tokens per second of 64 requests by how many the engine decodes at once."""
+    ways = {slots: embedded(folder, slots=slots)[0] for slots in SLOTS}
+    times: dict[int, list[float]] = {slots: [] for slots in SLOTS}
+    for _ in range(ROUNDS):
+        prompts = [next(stream) for _ in range(64)]
+        for slots, way in ways.items():
+            times[slots].append(seconds(way, prompts))
+    return {slots: 64 * NEW / statistics.median(values) for slots, values in times.items()}
 
 
 def table(result: dict[str, Any]) -> str:
@@ -147,7 +160,9 @@ def table(result: dict[str, Any]) -> str:
             f"{ratio['dynamic']:.1f}x, {ratio['static']:.1f}x | {row['share_of_bound']:.0%} | {outside:.0%} |"
         )
     gflops, bound = result["gemm_gflops"], result["bound_tokens_per_second"]
-    return "\n".join([*lines, f"Bound: {gflops:.0f} GFLOP/s, {bound:,.0f} tokens/s."])
+    by_slots = ", ".join(f"{slots}: {rate:,.0f}" for slots, rate in result["slots"].items())
+    lines += [f"Bound: {gflops:.0f} GFLOP/s, {bound:,.0f} tokens/s.", f"64 requests, tokens/s by slots: {by_slots}."]
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from wrongturn import tasks
 from wrongturn.diagnose import Cut
 from wrongturn.engines.base import Chunk, Engine, Sampling
+from wrongturn.signals import SignalConfig
 from wrongturn.store import Run
 from wrongturn.strategies import Context, Draft, parse
 from wrongturn.strategies.base import mix_seed
@@ -39,6 +40,7 @@ class Settings:
     budget: int | None = None
     seed: int = 0
     top_k: int = 5
+    signals: SignalConfig = field(default_factory=SignalConfig)
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "budget"):
@@ -126,6 +128,7 @@ async def _solve(engine: Engine, job: Job, settings: Settings) -> list[Trace]:
         budget=settings.budget,
         seed=mix_seed(settings.seed, job.id),
         top_k=settings.top_k,
+        signals=settings.signals,
     )
     try:
         chosen = await job.solver(ctx)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,8 +70,7 @@ def collect(
     folder is not a run, or one made with other settings.
     """
     settings, todo = Settings(**options), jobs(problems, strategy, samples)
-    described = engine.provenance() | {"strategy": strategy, "samples": samples} | settings.dict()
-    with Run.create(out, described) as run:
+    with Run.create(out, described(engine, problems, settings, strategy=strategy, samples=samples)) as run:
         run.add_problems(problems)
         wait(fill(engine, run, todo, settings, progress, strategy))
         run.compact()
@@ -145,8 +145,7 @@ def run(
     settings = Settings(**options)
     plain = jobs(problems, "sample", samples)
     tried = [job for name in strategies for job in jobs(problems, name)]
-    described = engine.provenance() | {"samples": samples, "strategies": list(strategies)} | settings.dict()
-    with Run.create(out, described) as folder:
+    with Run.create(out, described(engine, problems, settings, strategies=list(strategies), samples=samples)) as folder:
         folder.add_problems(problems)
 
         async def work() -> None:

@@ -205,8 +205,8 @@ def test_the_rescued_branch_stands_beside_the_lost_one(viewer, path, run):
     for trace, other in ((child, parent), (parent, child)):
         viewer.show(trace)
         viewer.until("return document.querySelector('.pair')")
-        heads = [node.text for node in viewer.all(".pair h4")]
-        assert [head.split(":")[0] for head in heads] == [trace.id, other.id]
+        heads = [node.get_attribute("title") for node in viewer.all(".pair h4")]
+        assert heads == [trace.id, other.id]
         firsts = [
             column.find_element(By.CSS_SELECTOR, ".t").get_attribute("data-i") for column in viewer.all(".pair > div")
         ]

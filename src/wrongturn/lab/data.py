@@ -104,7 +104,7 @@ def examples(recipe: Recipe, rng: random.Random, p: float) -> Iterator[Example]:
 
 
 def batches(recipe: Recipe, seed: int, number: int, progress: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The rest of a group of ``GROUP`` batches from batch ``number`` on: ids [B, T] padded on the right, weights [B, T].
+    """The rest of a group of ``GROUP`` batches from number ``number`` on: ids [B, T] padded right, weights [B, T].
 
     A group is drawn together and sorted by length, which wastes little on padding. It depends on (seed, its number,
     ``progress``) alone, so a resumed training sees what an uninterrupted one would have seen.

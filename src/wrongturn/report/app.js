@@ -5,7 +5,7 @@
 "use strict";
 (() => {
 
-// -- small tools -----------------------------------------------------------------------------------------------------
+// -- small tools ------------------------------------------------------------------------------------------------------
 
 const $ = (selector, root = document) => root.querySelector(selector);
 
@@ -21,17 +21,26 @@ function el(tag, attributes = {}, ...children) {
   return node;
 }
 
+const div = (name, ...children) => el("div", { class: name }, ...children);
+const span = (name, ...children) => el("span", { class: name }, ...children);
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 const thousands = (n) => String(n).replace(/\B(?=(\d{3})+$)/g, "\u202f");
 const percent = (share) => (share > 0 && share < 0.005 ? "<1" : Math.round(100 * share)) + "\u202f%";
 const nats = (value) => (Number.isNaN(value) || value == null ? "unknown" : value.toFixed(value < 10 ? 2 : 1));
-const chance = (p) => (Number.isNaN(p) ? "unknown" : p >= 0.995 && p < 1 ? p.toFixed(4) : p >= 0.01 ? p.toFixed(2) : p > 0 ? p.toPrecision(1) : "0");
+
+function chance(p) {
+  if (Number.isNaN(p)) return "unknown";
+  if (p >= 0.995 && p < 1) return p.toFixed(4); // 1.00 would say that nothing else was possible
+  if (p >= 0.01 || p === 0) return p.toFixed(2);
+  return p.toPrecision(1);
+}
+
 const plural = (n, word) => `${thousands(n)} ${word}${n === 1 ? "" : "s"}`;
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 const nextFrame = () => new Promise((done) => requestAnimationFrame(done));
 const breathe = () => new Promise((done) => setTimeout(done));
 
-// -- data ------------------------------------------------------------------------------------------------------------
+// -- data -------------------------------------------------------------------------------------------------------------
 
 /** The bytes of an embedded zlib + base64 block. */
 async function inflate(id) {
@@ -184,13 +193,16 @@ function plainText(tokens) {
   return parts.join("");
 }
 
-const OUTCOMES = { wrong: "wrong", slip: "right, wrong process", right: "right", ungraded: "ungraded", draft: "left unfinished" };
+const OUTCOMES = {
+  wrong: "wrong", slip: "right, wrong process", right: "right", ungraded: "ungraded", draft: "left unfinished",
+};
+const outcomeTag = (outcome) => span(`outcome ${outcome}`, OUTCOMES[outcome]);
 
 function turnText([name, meaning]) {
   return `first wrong token: ${name || "of no known class"}${meaning ? ` — ${meaning}` : ""}`;
 }
 
-// -- the list: only the rows in sight are in the document ---------------------------------------------------------------
+// -- the list: only the rows in sight are in the document -------------------------------------------------------------
 
 const ROW = 58;
 
@@ -250,7 +262,7 @@ class List {
       class: "row", id: `row-${i}`, role: "option", "data-trace": i, "aria-selected": String(i === this.open),
       "aria-posinset": at + 1, "aria-setsize": this.shown.length,
     },
-      el("div", {}, el("span", { class: "name", title: rows.id[i] }, rows.id[i]), el("span", { class: `outcome ${outcome}` }, OUTCOMES[outcome])),
+      el("div", {}, el("span", { class: "name", title: rows.id[i] }, rows.id[i]), outcomeTag(outcome)),
       el("div", {}, this.what(i)));
     row.style.top = `${at * ROW}px`;
     if (onset >= 0 && onset < rows.length[i]) {
@@ -275,7 +287,7 @@ class List {
   }
 }
 
-// -- filters, order and search -----------------------------------------------------------------------------------------
+// -- filters, order and search ----------------------------------------------------------------------------------------
 
 const SELECTIONS = {
   all: ["all", () => true],
@@ -302,33 +314,52 @@ const ORDERS = {
 class Finder {
   constructor(run, list) {
     Object.assign(this, { run, list, turn: 0 });
-    this.fields = Object.fromEntries(["query", "outcome", "group", "strategy", "error", "sort"].map((id) => [id, $(`#${id}`)]));
+    const ids = ["query", "outcome", "group", "strategy", "error", "sort"];
+    this.fields = Object.fromEntries(ids.map((id) => [id, $(`#${id}`)]));
     this.fill();
     for (const [id, field] of Object.entries(this.fields)) {
-      field.addEventListener(id === "query" ? "input" : "change", () => this.apply());
+      field.addEventListener(id === "query" ? "input" : "change", () => this.apply(id));
     }
     $(".filters").addEventListener("submit", (event) => event.preventDefault());
   }
 
   fill() {
     const { run, fields } = this, { rows, index } = run;
+    const add = (field, value, text) => field.append(el("option", { value, "data-text": text }, text));
     for (const [name, [text, wanted]] of Object.entries(SELECTIONS)) {
-      let n = 0;
-      for (let i = 0; i < run.count; i++) n += wanted(run, i);
-      if (n || name === "all" || name === "failures") fields.outcome.append(el("option", { value: name }, `${text} (${thousands(n)})`));
+      if (name === "all" || name === "failures" || rows.id.some((_, i) => wanted(run, i))) add(fields.outcome, name, text);
     }
-    for (const [name, [text]] of Object.entries(ORDERS)) fields.sort.append(el("option", { value: name }, text));
-    const choices = (field, names, column) => {
-      field.append(el("option", { value: "" }, "all"));
-      const counts = new Array(names.length).fill(0);
-      for (let i = 0; i < run.count; i++) counts[column[i]]++;
-      names.forEach((name, k) => {
-        if (counts[k] && name) field.append(el("option", { value: k }, `${name} (${thousands(counts[k])})`));
-      });
-    };
-    choices(fields.group, index.groups, rows.group);
-    choices(fields.strategy, index.strategies, rows.strategy);
-    choices(fields.error, index.errors.map(([name]) => name), rows.error);
+    for (const [name, [text]] of Object.entries(ORDERS)) add(fields.sort, name, text);
+    this.columns = { group: rows.group, strategy: rows.strategy, error: rows.error };
+    const names = { group: index.groups, strategy: index.strategies, error: index.errors.map(([name]) => name) };
+    for (const [id, column] of Object.entries(this.columns)) {
+      const used = new Set(column);
+      add(fields[id], "", "all");
+      names[id].forEach((name, k) => used.has(k) && name && add(fields[id], k, name));
+    }
+  }
+
+  /** Whether a trace is what one field asks for, with its own value or another. */
+  fits(i, id, value = this.fields[id].value) {
+    if (id === "outcome") return SELECTIONS[value || "all"][1](this.run, i);
+    return value === "" || this.columns[id][i] === Number(value);
+  }
+
+  /** Traces that pass the filters, one of them perhaps left aside. */
+  passing(but = "") {
+    const filters = ["outcome", ...Object.keys(this.columns)].filter((id) => id !== but);
+    return [...this.run.rows.id.keys()].filter((i) => filters.every((id) => this.fits(i, id)));
+  }
+
+  /** Say at every choice how many traces it would leave, given the other filters. */
+  recount() {
+    for (const id of ["outcome", ...Object.keys(this.columns)]) {
+      const rest = this.passing(id);
+      for (const option of this.fields[id].options) {
+        const left = rest.filter((i) => this.fits(i, id, option.value)).length;
+        option.textContent = `${option.dataset.text} (${thousands(left)})`;
+      }
+    }
   }
 
   get query() { return this.fields.query.value.trim().toLowerCase(); }
@@ -339,14 +370,11 @@ class Finder {
     return this.apply();
   }
 
-  async apply() {
+  async apply(changed) {
     const turn = ++this.turn, { run, fields } = this;
-    const wanted = SELECTIONS[fields.outcome.value || "all"][1], key = ORDERS[fields.sort.value || "collected"][1];
-    const chosen = ["group", "strategy", "error"].filter((id) => fields[id].value !== "").map((id) => [run.rows[id], Number(fields[id].value)]);
-    let found = [];
-    for (let i = 0; i < run.count; i++) {
-      if (wanted(run, i) && chosen.every(([column, value]) => column[i] === value)) found.push(i);
-    }
+    const key = ORDERS[fields.sort.value || "collected"][1];
+    let found = this.passing();
+    if (changed !== "query") this.recount();
     const keys = new Map(found.map((i) => [i, key(run, i)]));
     found.sort((a, b) => keys.get(a) - keys.get(b) || a - b);
     const snippets = new Map();
@@ -357,7 +385,8 @@ class Finder {
   }
 
   say(n) {
-    $("#count").textContent = n === this.run.count ? plural(n, "trace") : `${thousands(n)} of ${plural(this.run.count, "trace")}`;
+    const all = plural(this.run.count, "trace");
+    $("#count").textContent = n === this.run.count ? all : `${thousands(n)} of ${all}`;
   }
 
   /** Traces that hold the text, searched in slices so that typing stays fluent. */
@@ -369,7 +398,8 @@ class Finder {
       const at = text.toLowerCase().indexOf(query);
       if (at >= 0) {
         found.push(i);
-        snippets.set(i, [clip(text.slice(Math.max(at - 14, 0), at)), clip(text.slice(at, at + query.length)), clip(text.slice(at + query.length, at + query.length + 60))]);
+        const ends = [Math.max(at - 14, 0), at, at + query.length, at + query.length + 60];
+        snippets.set(i, [0, 1, 2].map((k) => text.slice(ends[k], ends[k + 1]).replace(/\s+/g, " ")));
       }
       if (performance.now() - slice > 24) {
         $("#count").textContent = `searching: ${percent(done / traces.length)}`;
@@ -382,9 +412,7 @@ class Finder {
   }
 }
 
-const clip = (text) => text.replace(/\s+/g, " ");
-
-// -- the tokens of one trace: chunks that fill themselves when they come into sight -------------------------------------
+// -- the tokens of one trace: chunks that fill themselves when they come into sight -----------------------------------
 
 const CHUNK = 320; // tokens; a chunk ends with a step unless the step is longer than two chunks
 const INLINE = 90; // tokens of a step from which its remark stands at the token instead of below the step
@@ -486,8 +514,11 @@ class TokenView {
   ending() {
     const length = this.run.rows.length[this.trace];
     const nodes = (this.remarks.get(length) ?? []).map((remark) => remark());
-    if (this.tokens.count < length) nodes.push(el("span", { class: "aside" }, `${thousands(length - this.tokens.count)} more tokens were left out of this page`));
-    else if (this.onset >= length && this.run.outcome(this.trace) !== "draft") nodes.push(el("span", { class: "t blank onset" }, "⟨stops here⟩"), this.turn());
+    const missing = length - this.tokens.count;
+    if (missing > 0) nodes.push(span("aside", `${plural(missing, "more token")} left out of this page`));
+    else if (this.onset >= length && this.run.outcome(this.trace) !== "draft") {
+      nodes.push(span("t blank onset", "⟨stops here⟩"), this.turn());
+    }
     return nodes;
   }
 
@@ -497,7 +528,7 @@ class TokenView {
     if (isBlank(text)) node.classList.add("blank");
     node.textContent = isBlank(text) ? this.blank(i) : visible(text);
     if (Number.isNaN(entropy)) node.classList.add("unknown");
-    else if (entropy >= 0.005) node.style.setProperty("--e", `${Math.round(clamp((100 * entropy) / this.run.index.scale, 0, 100))}%`);
+    else if (entropy >= 0.005) node.style.setProperty("--e", shade(entropy / this.run.index.scale));
     if (this.hits?.[i]) node.classList.add("hit");
     if (i === this.onset) node.classList.add("onset");
     node.tabIndex = i === this.current ? 0 : -1;
@@ -567,6 +598,8 @@ class TokenView {
   }
 }
 
+const shade = (share) => `${Math.round(100 * clamp(share, 0, 1))}%`;
+
 /** Steps as {number, start, stop}; one longer than two chunks is continued without a number. */
 function stepsOf(tokens, from, to) {
   const steps = [];
@@ -608,7 +641,7 @@ function hitsOf(tokens, query) {
   return hits;
 }
 
-// -- what a token shows when it is pointed at or focused -----------------------------------------------------------------
+// -- what a token shows when it is pointed at or focused --------------------------------------------------------------
 
 class Tip {
   constructor(node) {
@@ -624,14 +657,12 @@ class Tip {
   }
 
   show(view, i, at) {
-    const { tokens, run, trace } = view, nll = tokens.nll(i);
-    const facts = [["probability", chance(Math.exp(-nll))], ["entropy", Number.isNaN(tokens.entropy(i)) ? "unknown" : `${nats(tokens.entropy(i))} nats`], ["margin", chance(tokens.margin(i))]];
+    const { tokens, run, trace } = view, place = `token ${thousands(i + 1)} of ${thousands(run.rows.length[trace])}`;
     this.node.replaceChildren(
-      el("div", { class: "token" }, quoted(tokens.text(i))),
-      el("div", { class: "where" }, `token ${thousands(i + 1)} of ${thousands(run.rows.length[trace])}${tokens.fork(i) ? ", a near tie" : ""}`),
-      i === view.onset ? el("div", { class: "what" }, turnText(run.error(trace))) : "",
-      Number.isNaN(nll) ? el("div", { class: "where" }, "written by the strategy, or not measured") : el("dl", {}, ...facts.flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
-      this.alternatives(tokens, i));
+      div("token", quoted(tokens.text(i))),
+      div("where", tokens.fork(i) ? `${place}, a near tie` : place),
+      i === view.onset ? div("what", turnText(run.error(trace))) : "",
+      ...this.figures(tokens, i));
     this.hide();
     this.anchor = at;
     at.setAttribute("aria-describedby", "tip");
@@ -639,14 +670,26 @@ class Tip {
     this.place();
   }
 
+  figures(tokens, i) {
+    const nll = tokens.nll(i), entropy = tokens.entropy(i);
+    if (Number.isNaN(nll) && Number.isNaN(entropy)) return [div("where", "written by the strategy, or not measured")];
+    const facts = {
+      probability: chance(Math.exp(-nll)),
+      entropy: Number.isNaN(entropy) ? "unknown" : `${nats(entropy)} nats`,
+      margin: chance(tokens.margin(i)),
+    };
+    const pairs = Object.entries(facts).flatMap(([name, value]) => [el("dt", {}, name), el("dd", {}, value)]);
+    return [el("dl", {}, ...pairs), this.alternatives(tokens, i)];
+  }
+
   alternatives(tokens, i) {
-    const found = tokens.alternatives(i);
-    if (!found) return tokens.index.top && !Number.isNaN(tokens.nll(i)) ? el("div", { class: "where" }, "alternatives left out") : "";
-    const chosen = tokens.key(i);
-    return el("table", {}, ...found.map(({ key, text, p }) => {
-      const bar = el("i");
+    const found = tokens.alternatives(i), chosen = tokens.key(i);
+    if (!found) return tokens.index.top ? div("where", "alternatives left out") : "";
+    return el("table", {}, ...found.map(({ key, text, p: rounded }) => {
+      const bar = el("i"), p = key === chosen ? Math.exp(-tokens.nll(i)) : rounded; // the chosen one is known better
       bar.style.width = `${100 * p}%`;
-      return el("tr", { class: key === chosen ? "chosen" : "" }, el("td", {}, quoted(text)), el("td", { class: "meter" }, bar), el("td", {}, chance(p)));
+      const cells = [el("td", {}, quoted(text)), el("td", { class: "meter" }, bar), el("td", {}, chance(p))];
+      return el("tr", { class: key === chosen ? "chosen" : "" }, ...cells);
     }));
   }
 
@@ -660,9 +703,13 @@ class Tip {
   }
 }
 
-const quoted = (text) => (isBlank(text) ? "(no text)" : text.trim() === text && text ? text : `“${text.replace(/\n/g, "↵").replace(/\t/g, "→")}”`);
+/** A token's text, in quotes where one could not see where it ends. */
+function quoted(text) {
+  if (isBlank(text)) return "(no text)";
+  return text.trim() === text ? text : `“${text.replace(/\n/g, "↵").replace(/\t/g, "→")}”`;
+}
 
-// -- charts -------------------------------------------------------------------------------------------------------------
+// -- charts -----------------------------------------------------------------------------------------------------------
 
 const SANS = () => `12px ${getComputedStyle(document.body).getPropertyValue("--sans")}`;
 
@@ -707,36 +754,39 @@ function rule(u, x, text, stroke, dash = []) {
   ctx.restore();
 }
 
-function onsetChart(host, { x, y, low, high, null: chanceLine }) {
-  const blue = colour("blue"), series = [{}], data = [x];
-  const add = (values, options) => { if (values) { series.push({ points: { show: false }, ...options }); data.push(values); } };
-  const hidden = { stroke: "transparent", width: 0 };
-  add(high, hidden);
-  add(high && low, hidden);
-  const bands = high && low ? [{ series: [1, 2], fill: colour("band") }] : [];
-  add(x, { stroke: colour("muted"), dash: [1.5, 3.5], width: 1.5 });
-  add(chanceLine, { stroke: colour("ink"), dash: [6, 4], width: 1.5 });
-  add(y, { stroke: blue, width: 2 });
-  const ends = (_, values) => values.map(percent);
+/** The lines of a chart, back to front: a band where there is one, the line it is compared with, the curve itself. */
+function layers({ x, y, low, high }, ...others) {
+  const series = [{}], data = [x];
+  const add = (values, options) => {
+    if (!values) return;
+    series.push({ points: { show: false }, spanGaps: false, ...options });
+    data.push(values);
+  };
+  const bands = low && high ? [{ series: [1, 2], fill: colour("band") }] : [];
+  if (bands.length) for (const edge of [high, low]) add(edge, { stroke: "transparent", width: 0 });
+  for (const [values, dash, name] of others) add(values, { stroke: colour(name), dash, width: 1.5 });
+  add(y, { stroke: colour("blue"), width: 2 });
+  return [{ series, bands, height: 300, cursor: { show: false } }, data];
+}
+
+function onsetChart(host, curve) {
+  const [options, data] = layers(curve, [curve.x, [1.5, 3.5], "muted"], [curve.null, [6, 4], "ink"]);
+  const values = (_, ticks) => ticks.map(percent);
   return plot(host, {
-    height: 300, series, bands, cursor: { show: false },
+    ...options,
     scales: { x: { time: false, range: [0, 1] }, y: { range: [0, 1] } },
-    axes: [axis("position in the trace", { values: ends, space: 60, size: 30 }), axis("share of failures begun", { values: ends, size: 52 })],
+    axes: [
+      axis("position in the trace", { values, space: 60, size: 30 }),
+      axis("share of failures begun", { values, size: 52 }),
+    ],
     hooks: { draw: [(u) => rule(u, 0.3, "30\u202f%", colour("muted"))] },
   }, data);
 }
 
-function entropyChart(host, { x, y, low, high, control }) {
-  const series = [{}], data = [x];
-  const add = (values, options) => { if (values) { series.push({ points: { show: false }, spanGaps: false, ...options }); data.push(values); } };
-  const hidden = { stroke: "transparent", width: 0 };
-  add(high, hidden);
-  add(high && low, hidden);
-  const bands = high && low ? [{ series: [1, 2], fill: colour("band") }] : [];
-  add(control, { stroke: colour("ink"), dash: [6, 4], width: 1.5 });
-  add(y, { stroke: colour("blue"), width: 2 });
+function entropyChart(host, curve) {
+  const [options, data] = layers(curve, [curve.control, [6, 4], "ink"]);
   return plot(host, {
-    height: 300, series, bands, cursor: { show: false },
+    ...options,
     scales: { x: { time: false }, y: { range: (u, min, max) => [0, (max || 1) * 1.08] } },
     axes: [axis("tokens from the first wrong token", { size: 30 }), axis("mean entropy, nats", { size: 52 })],
     hooks: { draw: [(u) => rule(u, 0, "first wrong token", colour("wrong"))] },
@@ -745,19 +795,24 @@ function entropyChart(host, { x, y, low, high, control }) {
 
 /** Entropy over a whole trace; a click goes to the token. */
 function sparkline(host, tokens, { onset, marks, go }) {
-  const few = tokens.count <= 400; // then every token is a bar of its own, and the last one needs an end
-  const x = Array.from({ length: tokens.count + few }, (_, i) => i);
-  const y = x.map((i) => tokens.entropy(Math.min(i, tokens.count - 1))).map((entropy) => (Number.isNaN(entropy) ? null : entropy));
+  const { count } = tokens, few = count <= 400; // then every token is a bar, and the last one needs an end
+  const x = Array.from({ length: count + few }, (_, i) => i);
+  const y = x.map((i) => tokens.entropy(Math.min(i, count - 1))).map((value) => (Number.isNaN(value) ? null : value));
   const draw = (u) => {
     for (const at of marks) rule(u, at, "", colour("blue"), [3, 3]);
-    if (onset >= 0 && onset < tokens.count) rule(u, Math.min(onset, tokens.count - 1) + (few ? 0.5 : 0), "wrong", colour("wrong"));
+    if (onset >= 0 && onset < count) rule(u, onset + (few ? 0.5 : 0), "wrong", colour("wrong"));
   };
+  const line = { stroke: colour("blue"), width: 1, points: { show: false } };
+  if (few) Object.assign(line, { width: 1.25, fill: colour("band"), paths: uPlot.paths.stepped({ align: 1 }) });
+  const whole = (_, ticks) => ticks.map((n) => (Number.isInteger(n) ? thousands(n) : ""));
   const made = plot(host, {
-    height: 96, padding: [4, 4, 0, 0],
+    height: 96, padding: [4, 4, 0, 0], series: [{}, line],
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
-    scales: { x: { time: false, range: [0, Math.max(tokens.count - (few ? 0 : 1), 1)] }, y: { range: (u, min, max) => [0, Math.max(max ?? 0, 0.2)] } },
-    series: [{}, { stroke: colour("blue"), width: few ? 1.25 : 1, points: { show: false }, fill: few ? colour("band") : undefined, paths: few ? uPlot.paths.stepped({ align: 1 }) : undefined }],
-    axes: [axis("", { size: 24, space: 70, values: (_, v) => v.map((n) => (Number.isInteger(n) ? thousands(n) : "")) }), axis("", { size: 34, space: 30 })],
+    scales: {
+      x: { time: false, range: [0, Math.max(x.length - 1, 1)] },
+      y: { range: (u, min, max) => [0, Math.max(max ?? 0, 0.2)] },
+    },
+    axes: [axis("", { size: 24, space: 70, values: whole }), axis("", { size: 34, space: 30 })],
     hooks: { draw: [draw] },
   }, [x, y]);
   made.chart.over.addEventListener("click", (event) => {
@@ -766,7 +821,7 @@ function sparkline(host, tokens, { onset, marks, go }) {
   return made;
 }
 
-// -- the open trace -------------------------------------------------------------------------------------------------------
+// -- the open trace ---------------------------------------------------------------------------------------------------
 
 class Detail {
   constructor(host, run, { tip, step, open, close, query }) {
@@ -785,82 +840,116 @@ class Detail {
   rest() {
     this.clear();
     this.trace = -1;
-    this.host.replaceChildren(el("p", { class: "empty" }, this.run.count ? "Choose a trace from the list to read it token by token." : "This run has no traces."), keys());
+    const said = this.run.count ? "Choose a trace from the list to read it token by token." : "This run has no traces.";
+    this.host.replaceChildren(el("p", { class: "empty" }, said), keys());
   }
 
   async show(trace) {
     this.trace = trace;
     const tokens = await this.run.tokens(trace);
-    const beside = this.relatives(trace);
-    const other = beside.length && beside[0].family ? beside[0].trace : -1;
     if (this.trace !== trace) return; // another was opened meanwhile
     this.clear();
-    const { run } = this;
-    const prompt = run.prompt(trace);
-    const before = [this.head(trace, tokens), this.verdict(trace), this.facts(trace)];
-    if (prompt != null) before.push(el("p", { class: "label" }, "Prompt"), el("div", { class: "prompt", tabindex: 0, role: "group", "aria-label": "prompt" }, prompt));
+    const top = [this.head(trace, tokens), this.verdict(trace), this.facts(trace), ...this.prompt(trace)];
     if (!tokens) {
-      const text = run.index.texts[trace];
-      this.host.replaceChildren(...before, text ? el("div", { class: "prompt" }, text) : el("p", { class: "absent" }, run.rows.length[trace] ? "The tokens of this trace were left out to keep the file small." : "This trace has no tokens."), keys());
+      this.host.replaceChildren(...top, this.instead(trace), keys());
       return;
     }
+    const beside = this.relatives(trace), other = beside[0]?.family ? beside[0].trace : -1;
+    const spark = div("spark");
     this.tokens = tokens;
-    const spark = el("div", { class: "spark" });
     this.reader = el("div", { class: "reader", tabindex: -1 });
-    this.host.replaceChildren(...before, el("p", { class: "label" }, "Entropy over the trace (nats); click to go there"), spark, this.legend(), this.chooser(trace, beside, other), this.reader, keys());
-    this.charts.push(sparkline(spark, tokens, { onset: run.rows.onset[trace], marks: this.marks(trace), go: (i) => this.go(i) }));
+    this.host.replaceChildren(
+      ...top, el("p", { class: "label" }, "Entropy over the trace (nats); click to go there"), spark,
+      this.legend(), this.chooser(trace, beside, other), this.reader, keys());
+    const [onset, marks] = [this.run.rows.onset[trace], this.marks(trace)];
+    this.charts.push(sparkline(spark, tokens, { onset, marks, go: (i) => this.go(i) }));
     await this.read(other);
   }
 
   head(trace, tokens) {
     const onset = this.run.rows.onset[trace];
-    const jump = tokens && onset >= 0 && el("button", { type: "button", id: "to-onset", onclick: () => this.go(onset) }, "to the wrong turn");
-    return el("div", { class: "head" }, el("h3", { id: "open-title" }, this.run.rows.id[trace]), el("div", { class: "buttons" },
-      jump || "",
-      el("button", { type: "button", onclick: () => this.stepTo(-1) }, "previous"),
-      el("button", { type: "button", onclick: () => this.stepTo(1) }, "next"),
-      el("button", { type: "button", onclick: () => this.close() }, "close")));
+    const button = (text, act, id) => el("button", { type: "button", onclick: act, id }, text);
+    return div("head", el("h3", { id: "open-title" }, this.run.rows.id[trace]), div("buttons",
+      tokens && onset >= 0 ? button("to the wrong turn", () => this.go(onset), "to-onset") : "",
+      button("previous", () => this.stepTo(-1)),
+      button("next", () => this.stepTo(1)),
+      button("close", () => this.close())));
   }
 
+  /** One sentence on the answer, one on the process. */
   verdict(trace) {
-    const { rows } = this.run, reference = this.run.reference(trace), onset = rows.onset[trace], length = rows.length[trace];
-    const outcome = this.run.outcome(trace), answer = rows.answer[trace];
-    const said = { wrong: "The answer is wrong", slip: "The answer is right, though the process is not", right: "The answer is right", ungraded: "The answer was not graded", draft: "This branch was left unfinished" }[outcome];
-    const detail = outcome === "draft" ? ["its strategy went on elsewhere"] : [answer == null ? "none was given" : `it is ${answer}`];
-    if (outcome !== "draft" && reference != null && reference !== answer) detail.push(`the reference is ${reference}`);
-    let turn = "";
-    if (outcome === "draft" && onset >= length) turn = "";
-    else if (onset >= length) turn = ` It stops after ${plural(length, "token")} without an end.`;
-    else if (onset >= 0) turn = ` The first wrong token is number ${thousands(onset + 1)} of ${thousands(length)} (${percent(onset / Math.max(length, 1))}).`;
-    return el("p", { class: "verdict" }, el("span", { class: `outcome ${outcome}` }, said), `: ${detail.join("; ")}.${turn}`);
+    const { rows } = this.run, outcome = this.run.outcome(trace), answer = rows.answer[trace];
+    const reference = this.run.reference(trace);
+    const said = {
+      wrong: "The answer is wrong", slip: "The answer is right, though the process is not", right: "The answer is right",
+      ungraded: "The answer was not graded", draft: "This branch was left unfinished",
+    }[outcome];
+    const detail = [answer == null ? "none was given" : `it is ${answer}`];
+    if (reference != null && reference !== answer) detail.push(`the reference is ${reference}`);
+    const why = outcome === "draft" ? "its strategy went on elsewhere" : detail.join("; ");
+    return el("p", { class: "verdict" }, span(`outcome ${outcome}`, said), `: ${why}.${this.process(trace)}`);
+  }
+
+  process(trace) {
+    const { rows } = this.run, onset = rows.onset[trace], length = rows.length[trace];
+    if (onset < 0) return "";
+    if (onset < length) {
+      return ` The first wrong token is number ${thousands(onset + 1)} of ${thousands(length)} (${percent(onset / length)}).`;
+    }
+    return this.run.outcome(trace) === "draft" ? "" : ` It stops after ${plural(length, "token")} without an end.`;
   }
 
   facts(trace) {
-    const { rows } = this.run, parent = rows.parent[trace];
-    const pairs = [
-      ["distribution", this.run.group(trace)], ["strategy", this.run.strategy(trace)], ["sample", rows.sample[trace]], ["draft", rows.draft[trace] || ""],
-      ["tokens", thousands(rows.length[trace])], ["decoded", rows.decoded[trace] > rows.length[trace] ? thousands(rows.decoded[trace]) : ""],
-      ["mean entropy", rows.entropy[trace] == null ? "" : `${nats(rows.entropy[trace])} nats`], ["ended by", rows.finish[trace]],
-      ["forked from", parent >= 0 ? `${rows.id[parent]} at ${thousands(rows.at[trace] + 1)}${rows.reason[trace] ? ` (${rows.reason[trace]})` : ""}` : ""],
-    ];
-    return el("dl", { class: "facts" }, ...pairs.filter(([, value]) => value !== "" && value != null).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)))));
+    const { rows } = this.run, parent = rows.parent[trace], entropy = rows.entropy[trace];
+    const reason = rows.reason[trace] ? ` (${rows.reason[trace]})` : "";
+    const facts = {
+      distribution: this.run.group(trace),
+      strategy: this.run.strategy(trace),
+      sample: rows.sample[trace],
+      draft: rows.draft[trace] || "",
+      tokens: thousands(rows.length[trace]),
+      decoded: rows.decoded[trace] > rows.length[trace] ? thousands(rows.decoded[trace]) : "",
+      "mean entropy": entropy == null ? "" : `${nats(entropy)} nats`,
+      "ended by": rows.finish[trace],
+      "forked from": parent >= 0 ? `${rows.id[parent]} at ${thousands(rows.at[trace] + 1)}${reason}` : "",
+    };
+    const known = Object.entries(facts).filter(([, value]) => value !== "" && value != null);
+    const pair = ([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, String(value)));
+    return el("dl", { class: "facts" }, ...known.map(pair));
+  }
+
+  prompt(trace) {
+    const text = this.run.prompt(trace);
+    if (text == null) return [];
+    const box = { class: "prompt", tabindex: 0, role: "group", "aria-label": "prompt" };
+    return [el("p", { class: "label" }, "Prompt"), el("div", box, text)];
+  }
+
+  /** What stands where the tokens are not in the page. */
+  instead(trace) {
+    const text = this.run.index.texts[trace];
+    if (text) return div("prompt", text);
+    const left = this.run.rows.length[trace] > 0;
+    return el("p", { class: "absent" }, left ? "The tokens of this trace were left out to keep the file small." : "This trace has no tokens.");
   }
 
   legend() {
-    const { scale } = this.run.index, { onset } = { onset: this.run.rows.onset[this.trace] };
+    const { scale } = this.run.index;
     const steps = [0, 0.25, 0.5, 0.75, 1].map((share) => {
-      const node = el("span", { class: "t" }, `${share === 1 ? "≥" : ""}${Number((share * scale).toFixed(2))}`);
-      node.style.setProperty("--e", `${100 * share}%`);
+      const node = span("t", `${share === 1 ? "≥" : ""}${Number((share * scale).toFixed(2))}`);
+      node.style.setProperty("--e", shade(share));
       return node;
     });
-    return el("p", { class: "legend" }, el("span", {}, "entropy, nats ", ...steps), onset >= 0 ? el("span", {}, el("span", { class: "t onset" }, "token"), "\u2002first wrong token; red rule: all that follows") : "");
+    const turn = span("", span("t onset", "token"), "\u2002first wrong token; red rule: all that follows");
+    return el("p", { class: "legend" }, span("", "entropy, nats ", ...steps), this.run.rows.onset[this.trace] >= 0 ? turn : "");
   }
 
   /** Traces worth reading beside this one: its family first, then others of the same problem, the most telling first. */
   relatives(trace) {
     const { run } = this, { rows } = run, parent = rows.parent[trace], found = new Map();
     const add = (other, relation, family) => {
-      if (other !== trace && other >= 0 && rows.stored[other] && !found.has(other)) found.set(other, { trace: other, relation, family });
+      if (other === trace || other < 0 || !rows.stored[other] || found.has(other)) return;
+      found.set(other, { trace: other, relation, family });
     };
     if (parent >= 0 && rows.length[parent] > rows.at[trace]) add(parent, "forked from", true); // else it is only a prefix
     for (const child of run.children.get(trace) ?? []) add(child, "its fork", true);
@@ -873,8 +962,11 @@ class Detail {
 
   chooser(trace, beside, other) {
     if (!beside.length) return "";
-    const select = el("select", { id: "beside", onchange: (event) => this.read(Number(event.target.value)) }, el("option", { value: -1 }, "nothing"),
-      ...beside.map(({ trace: t, relation }) => el("option", { value: t, selected: t === other }, `${this.run.rows.id[t]}: ${relation}, ${OUTCOMES[this.run.outcome(t)]}`)));
+    const option = ({ trace: t, relation }) =>
+      el("option", { value: t, selected: t === other }, `${this.run.rows.id[t]}: ${relation}, ${OUTCOMES[this.run.outcome(t)]}`);
+    const choose = (event) => this.read(Number(event.target.value));
+    const none = el("option", { value: -1 }, "nothing");
+    const select = el("select", { id: "beside", onchange: choose }, none, ...beside.map(option));
     return el("label", { class: "beside" }, "Beside it, from where they part ", select);
   }
 
@@ -899,22 +991,25 @@ class Detail {
   }
 
   view(trace, tokens, options = {}) {
-    const view = new TokenView(this.reader, this.run, trace, tokens, { hits: hitsOf(tokens, this.query()), remarks: this.remarks(trace), tip: this.tip, ...options });
+    const given = { hits: hitsOf(tokens, this.query()), remarks: this.remarks(trace), tip: this.tip };
+    const view = new TokenView(this.reader, this.run, trace, tokens, { ...given, ...options });
     this.views.push(view);
     return view;
   }
 
+  /** What both share, and below it, side by side, how each went on. */
   pair(trace, tokens, other, theirs) {
     const { rows } = this.run;
-    let fork = shared(tokens, theirs);
-    if (rows.parent[other] === trace) fork = Math.min(fork, rows.at[other]);
-    if (rows.parent[trace] === other) fork = Math.min(fork, rows.at[trace]);
-    const reason = rows.parent[other] === trace ? rows.reason[other] : rows.parent[trace] === other ? rows.reason[trace] : "";
-    const column = (t, view) => el("div", {}, el("h4", {}, `${rows.id[t]}: `, el("span", { class: `outcome ${this.run.outcome(t)}` }, OUTCOMES[this.run.outcome(t)])), view);
-    const rest = (t, its) => (fork < its.count ? this.view(t, its, { from: fork }).node : el("p", { class: "absent" }, "ends here"));
-    const common = fork > 0 ? this.view(trace, tokens, { to: fork }).node : "";
-    const said = fork ? `the first ${plural(fork, "token")} are the same${reason ? `; forked: ${reason}` : ""}` : "they differ from the first token";
-    this.reader.replaceChildren(...[common, el("div", { class: "fork" }, said), el("div", { class: "pair" }, column(trace, rest(trace, tokens)), column(other, rest(other, theirs)))].filter(Boolean));
+    const child = rows.parent[other] === trace ? other : rows.parent[trace] === other ? trace : -1;
+    const fork = Math.min(shared(tokens, theirs), child >= 0 ? rows.at[child] : Infinity);
+    const reason = child >= 0 && rows.reason[child] ? `; forked: ${rows.reason[child]}` : "";
+    const column = (t, its) => {
+      const title = el("h4", { title: rows.id[t] }, el("span", {}, rows.id[t]), outcomeTag(this.run.outcome(t)));
+      return el("div", {}, title, fork < its.count ? this.view(t, its, { from: fork }).node : span("aside", "ends here"));
+    };
+    const said = fork ? `the first ${plural(fork, "token")} are the same${reason}` : "they differ from the first token";
+    const common = fork ? [this.view(trace, tokens, { to: fork }).node] : [];
+    this.reader.replaceChildren(...common, div("fork", said), div("pair", column(trace, tokens), column(other, theirs)));
   }
 
   /** Tokens of events and forks, for the line above. */
@@ -928,13 +1023,25 @@ class Detail {
     const { rows, index, children } = this.run, remarks = new Map(), length = rows.length[trace];
     const add = (at, make) => remarks.set(at, [...(remarks.get(at) ?? []), make]);
     for (const [at, name, detail] of index.events[trace] ?? []) {
-      if (at != null) add(clamp(at, 0, length), () => el("span", { class: "flag", title: detail }, detail ? `${name}: ${detail}` : name));
+      if (at != null) add(clamp(at, 0, length), () => span("flag", detail ? `${name}: ${detail}` : name));
     }
+    const forks = new Map(); // many may begin at one token, for one reason
     for (const child of children.get(trace) ?? []) {
-      const text = `fork${rows.reason[child] ? ` (${rows.reason[child]})` : ""}: ${OUTCOMES[this.run.outcome(child)]}`;
-      add(clamp(rows.at[child], 0, length), () => el("button", { type: "button", class: "flag", title: rows.id[child], onclick: () => this.openTrace(child) }, text));
+      const name = `${rows.at[child]} ${rows.reason[child]}`;
+      forks.set(name, [...(forks.get(name) ?? []), child]);
     }
+    for (const group of forks.values()) add(clamp(rows.at[group[0]], 0, length), () => this.forkFlag(group));
     return remarks;
+  }
+
+  /** A button that names forks from one place and opens one of them, a right one if there is. */
+  forkFlag(forks) {
+    const { run } = this, right = forks.filter((child) => run.rows.correct[child] === 1);
+    const reason = run.rows.reason[forks[0]] ? ` (${run.rows.reason[forks[0]]})` : "";
+    const target = right[0] ?? forks[0], title = `open ${run.rows.id[target]}`;
+    let text = `${plural(forks.length, "fork")}${reason}: ${right.length} right`;
+    if (forks.length === 1) text = `fork${reason}: ${OUTCOMES[run.outcome(target)]}`;
+    return el("button", { type: "button", class: "flag", title, onclick: () => this.openTrace(target) }, text);
   }
 
   /** Go to a token of the open trace, in whichever part shows it. */
@@ -956,11 +1063,12 @@ function shared(a, b) {
 }
 
 function keys() {
-  const key = (name, what) => el("span", {}, el("kbd", {}, name), ` ${what}`);
-  return el("p", { class: "legend keys" }, key("j", "next"), key("k", "previous"), key("/", "search"), key("o", "to the wrong turn"), key("← →", "token by token"), key("Esc", "close"));
+  const names = { j: "next", k: "previous", "/": "search", o: "to the wrong turn", "← →": "token by token", Esc: "close" };
+  const items = Object.entries(names).map(([name, what]) => span("", el("kbd", {}, name), ` ${what}`));
+  return el("p", { class: "legend keys" }, ...items);
 }
 
-// -- the page ---------------------------------------------------------------------------------------------------------------
+// -- the page ---------------------------------------------------------------------------------------------------------
 
 class Page {
   constructor(run) {
@@ -969,7 +1077,8 @@ class Page {
     this.list = new List($("#list"), run, (i) => this.open(i));
     this.finder = new Finder(run, this.list);
     this.detail = new Detail($("#detail"), run, {
-      tip: this.tip, step: (by) => this.step(by), open: (i) => this.open(i), close: () => this.close(), query: () => this.finder.query,
+      tip: this.tip, step: (by) => this.step(by), open: (i) => this.open(i), close: () => this.close(),
+      query: () => this.finder.query,
     });
     this.charts = [];
     this.drawCharts();
@@ -1040,11 +1149,14 @@ class Page {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Escape") return this.escape(field);
     if (field) return;
-    const list = event.target.closest?.("#list");
-    const act = {
-      j: () => this.step(1), k: () => this.step(-1), o: () => this.detail.trace >= 0 && this.detail.go(this.run.rows.onset[this.detail.trace]),
-      "/": () => this.finder.fields.query.focus(), ...(list && { ArrowDown: () => this.step(1), ArrowUp: () => this.step(-1) }),
-    }[event.key];
+    const acts = {
+      j: () => this.step(1),
+      k: () => this.step(-1),
+      o: () => this.detail.trace >= 0 && this.detail.go(this.run.rows.onset[this.detail.trace]),
+      "/": () => this.finder.fields.query.focus(),
+    };
+    if (event.target.closest?.("#list")) Object.assign(acts, { ArrowDown: acts.j, ArrowUp: acts.k });
+    const act = acts[event.key];
     if (!act) return;
     event.preventDefault();
     act();
@@ -1062,7 +1174,8 @@ class Page {
 async function main() {
   const root = document.documentElement;
   if (typeof DecompressionStream === "undefined") {
-    $("#detail").append(el("p", { class: "absent" }, "This browser cannot inflate the data in this file (no DecompressionStream); any browser since 2023 can."));
+    const why = "This browser cannot inflate the data in this file (no DecompressionStream); any browser since 2023 can.";
+    $("#detail").append(el("p", { class: "absent" }, why));
     return;
   }
   const index = JSON.parse(new TextDecoder().decode(await inflate("index")));

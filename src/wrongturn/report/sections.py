@@ -117,11 +117,9 @@ def _rescued(comparison: Sequence[Mapping[str, Any]]) -> str:
         return "No strategies were compared on it."
     row, gain = max(rows, key=lambda pair: pair[1].value)
     rival = "self-consistency at equal decoded tokens" if equal else base or "the baseline"
-    best = f"the best of {len(rows)} strategies was" if len(rows) > 1 else "the one strategy tried was"
+    name = f"the best of {len(rows)} strategies was {row.get('strategy')}: it" if len(rows) > 1 else row.get("strategy")
     accuracy, cost = figure(row.get("accuracy")), figure(row.get("decoded_tokens"))
-    text = (
-        f"Held against {rival}, {best} {row.get('strategy')}: it solved {percent(accuracy.value if accuracy else None)}"
-    )
+    text = f"Held against {rival}, {name} solved {percent(accuracy.value if accuracy else None)}"
     text += f" for {number(round(cost.value))} decoded tokens a problem" if cost else ""
     text += f", {plus(gain.value, gain.low, gain.high)}"
     if gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high:

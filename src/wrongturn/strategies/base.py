@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from wrongturn.engines.base import Chunk, Engine, Meter, Request, Sampling, Until
-from wrongturn.signals import Signals
+from wrongturn.signals import SignalConfig, Signals
 from wrongturn.tasks.base import Task
 from wrongturn.trace import Ids, Usage
 
@@ -85,6 +85,7 @@ class Context:
         budget: int | None = None,
         seed: int = 0,
         top_k: int = 0,
+        signals: SignalConfig | None = None,
     ) -> None:
         self.prompt_ids = np.asarray(tuple(prompt_ids), np.int32)
         self.sampling = sampling or Sampling()
@@ -95,6 +96,7 @@ class Context:
         self.meter = Meter(budget)
         self.usage = Usage()
         self._engine, self._task, self._seed, self._top_k = engine, task, seed, top_k
+        self._signals = signals or SignalConfig()
         self._known: list[Ids] = []  # every sequence computed so far: what a perfect prefix cache would hold
         self._began = time.monotonic()
 
@@ -137,6 +139,7 @@ class Context:
                 until=until,
                 meter=self.meter,
                 top_k=self._top_k,
+                signals=self._signals,
             )
         )
         self._charge(prefix, chunk)
