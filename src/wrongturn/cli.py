@@ -339,7 +339,7 @@ def print_trace(trace: wrongturn.Trace, prompt: str) -> None:
     from wrongturn.report.inline import trace_text
 
     out.print(f"[dim]{prompt}[/dim]", highlight=False)
-    out.print(trace_text(trace))
+    out.print(trace_text(trace, width=out.width))
 
 
 @app.callback(invoke_without_command=True)

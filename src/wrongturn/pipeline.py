@@ -77,6 +77,12 @@ def collect(
     return run
 
 
+def described(engine: Engine, problems: Sequence[Problem], settings: Settings, **more: Any) -> dict[str, Any]:
+    """Everything a run's traces depend on; a run folder goes on only with the same."""
+    groups = Counter(problem.group or problem.task for problem in problems)
+    return engine.provenance() | {"problems": dict(groups)} | more | settings.dict()
+
+
 def recover(engine: Engine, run: Run, settings: Settings, *, most: int = 40, progress: Progress = silent) -> None:
     """Resample ``most`` failed traces from before and after their onset, from scratch and from a random boundary.
 

@@ -930,7 +930,8 @@ class Detail {
     const text = this.run.index.texts[trace];
     if (text) return div("prompt", text);
     const left = this.run.rows.length[trace] > 0;
-    return el("p", { class: "absent" }, left ? "The tokens of this trace were left out to keep the file small." : "This trace has no tokens.");
+    const why = left ? "The tokens of this trace were left out to keep the file small." : "This trace has no tokens.";
+    return el("p", { class: "absent" }, why);
   }
 
   legend() {
