@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
@@ -103,6 +104,22 @@ def diagnose(run: Run, *, seed: int = 0) -> Study:
     return study(samples, run.problems(), recovery=recovery, seed=seed)
 
 
+def command(settings: dict[str, Any]) -> str | None:
+    """The command line that makes a run with these settings, where one does."""
+    counts = set(settings["problems"].values())
+    if "strategies" not in settings or len(counts) != 1:
+        return None
+    options = {
+        "--engine": settings["engine"],
+        "--problems": counts.pop(),
+        "--temperature": settings["sampling"]["temperature"],
+    }
+    options |= {f"--{name.replace('_', '-')}": settings[name] for name in ("samples", "max_tokens", "budget", "seed")}
+    words = ["wrongturn", "run"] + [w for name, v in options.items() if v is not None for w in (name, str(v))]
+    words += [w for name in settings["problems"] for w in ("--graphs", name)]
+    return shlex.join(words + [w for name in settings["strategies"] for w in ("--strategy", name)])
+
+
 def by_id(run: Run, **where: Any) -> list[Trace]:
     """The run's traces in an order that does not depend on when each was finished, so that figures do not either."""
     return sorted(run.traces(**where), key=lambda trace: trace.id)
@@ -118,8 +135,9 @@ def report(run: Run, *, seed: int = 0, findings: Study | None = None) -> dict[st
     rows = compare(traces, seed=seed)
     run.write("diagnosis/study.json", json.dumps(found, indent=1))
     run.write("diagnosis/comparison.json", json.dumps(rows, indent=1))
+    meta = run.manifest | {"command": command(run.settings)}
     path = write_report(
-        run.path / "report.html", traces=traces, problems=problems, study=found, comparison=rows, meta=run.manifest
+        run.path / "report.html", traces=traces, problems=problems, study=found, comparison=rows, meta=meta
     )
     return {
         "traces": len(traces),

@@ -39,6 +39,8 @@ class Estimate:
         return {**finite, "n": int(self.n)}
 
     def __str__(self) -> str:
+        if math.isnan(self.value):
+            return f"unknown (n={self.n})"
         text = f"{self.value:z.2f} [{self.low:z.2f}, {self.high:z.2f}] n={self.n}"
         return text if math.isnan(self.base_rate) else f"{text} base={self.base_rate:.2f}"
 

@@ -31,9 +31,8 @@ class Embedded(BatchEngine):
     """Continues token ids with the packaged reasoner, or with a folder written by :mod:`wrongturn.lab.export`.
 
     ``slots`` requests are decoded at once, the others wait; ``retained`` finished ones are kept so that their prefixes
-    can be reused. Each takes up to ``8 · layers · width · context`` bytes, 1.5 MB for the packaged model. The defaults
-    are the fastest for models of this size: a step reads all keys and values, and those of 16 rows stay in a
-    processor's cache.
+    can be reused. Each takes up to ``8 · layers · width · context`` bytes, 1.5 MB for the packaged model. More slots do
+    not help a model of this size: a step reads all keys and values, and those of 16 rows still fit a processor's cache.
     """
 
     name = "embedded"
