@@ -43,7 +43,7 @@ def test_run_prints_one_object(finished: tuple[Path, dict[str, Any]]) -> None:
     keys = {"traces", "problems", "accuracy", "onset", "claims", "comparison", "seconds", "report"}
     assert set(summary) == keys
     assert summary["problems"] == 12
-    assert summary["accuracy"]["G15_2,4"]["n"] == 12
+    assert summary["accuracy"]["G15_2,4"]["n"] == 6
     assert {row["strategy"] for row in summary["comparison"]} >= {"sample", "guard", "self_consistency:n=8"}
     assert {"name", "verdict", "estimate", "n"} <= set(summary["claims"][0])
     assert Path(summary["report"]).is_file()
@@ -128,8 +128,10 @@ def test_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
         (["run", "--graphs", "G30_2,4"], "nodes must be between 2 and 20"),
         (["run", "--strategy", "magic"], "unknown strategy 'magic'"),
         (["run", "--strategy", "guard:z=1"], "has no option 'z=1'"),
+        (["run", "--strategy", "guard:compat=mine"], "mine is not one of paper, repo"),
+        (["run", "--strategy", "self_consistency:n=0"], "0 is not at least 1"),
         (["run", "--strategy", "guard:q=high"], "'high' is no float"),
-        (["run", "--strategy", "guard:q=7"], "q must be in [0, 1]"),
+        (["run", "--strategy", "guard:q=7"], "7 is not between 0 and 1"),
         (["run", "--engine", "magic"], "unknown engine 'magic'"),
         (["run", "--engine", "embedded:nowhere"], "nowhere"),
         (["run", "--temperature", "-1"], "temperature"),

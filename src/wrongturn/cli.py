@@ -241,7 +241,10 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
                 stages[stage] = bars.add_task(what, total=total)
             bars.update(stages[stage], description=what, completed=done, total=total)
 
-        yield progress
+        try:
+            yield progress
+        except KeyboardInterrupt:
+            raise Interrupted from None  # under a name of our own: the option parser would swallow the other
 
 
 def emit(facts: Any, as_json: bool, show: Callable[[Any], None]) -> None:
@@ -351,6 +354,10 @@ def version(
         raise typer.Exit
 
 
+class Interrupted(Exception):
+    """Ctrl-C during long work."""
+
+
 def main() -> None:
     """Entry point: problems of the user's making are one line and exit code 2; an interruption says how to go on."""
     try:
@@ -360,7 +367,7 @@ def main() -> None:
             raise
         err.print(f"wrongturn: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except Interrupted:
         again = shlex.join(["wrongturn", *sys.argv[1:]])
         err.print(f"interrupted; what was collected is kept. Go on with: {again}", markup=False, soft_wrap=True)
         sys.exit(130)

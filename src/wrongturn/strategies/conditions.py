@@ -12,6 +12,8 @@ from wrongturn import triggers
 from wrongturn.engines.base import Until, Watch
 from wrongturn.signals import Signals
 
+HISTORIES = ("boundaries", "tokens")
+
 
 @dataclass(frozen=True, slots=True)
 class Spike:
@@ -30,8 +32,8 @@ class Spike:
     draw_first: bool = False
 
     def __post_init__(self) -> None:
-        if self.history not in ("boundaries", "tokens"):
-            raise ValueError(f"history must be 'boundaries' or 'tokens', not {self.history!r}")
+        if self.history not in HISTORIES:
+            raise ValueError(f"history must be one of {', '.join(HISTORIES)}, not {self.history!r}")
 
     def watch(self, rows: int) -> SpikeWatch:
         return SpikeWatch(self, rows)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
 
-from wrongturn.strategies.base import Context, Draft, strategy
-from wrongturn.strategies.conditions import AnyOf, Spike, Wrote
+from wrongturn.strategies.base import Between, Context, Count, Draft, OneOf, Share, strategy
+from wrongturn.strategies.conditions import HISTORIES, AnyOf, Spike, Wrote
+from wrongturn.triggers import RULES
 
 BRANCHES = (
     ("momentum", "", 0.0),
@@ -19,14 +22,14 @@ branches then differ by temperature alone."""
 @strategy
 async def guard(
     ctx: Context,
-    q: float = 0.9,
-    width: int = 3,
-    horizon: int = 200,
-    compat: str = "paper",
-    history: str = "boundaries",
-    min_history: int = 1,
-    late: float = 0.2,
-    max_triggers: int = 16,
+    q: Share = 0.9,
+    width: Annotated[int, Between(1, len(BRANCHES))] = 3,
+    horizon: Count = 200,
+    compat: Annotated[str, OneOf(RULES)] = "paper",
+    history: Annotated[str, OneOf(HISTORIES)] = "boundaries",
+    min_history: Count = 1,
+    late: Share = 0.2,
+    max_triggers: Count = 16,
 ) -> Draft:
     """Decode; at each entropy spike try ``width`` short continuations of ``horizon`` tokens, go on with the calmest.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from wrongturn.strategies.base import Context, Draft, strategy
+from wrongturn.strategies.base import Context, Count, Draft, strategy
 
 
 @strategy
@@ -21,7 +21,7 @@ async def greedy(ctx: Context) -> Draft:
 
 
 @strategy
-async def self_consistency(ctx: Context, n: int = 8) -> Draft:
+async def self_consistency(ctx: Context, n: Count = 8) -> Draft:
     """Majority vote over ``n`` samples (Wang et al. 2022). The answerless do not vote; first seen wins ties."""
     return majority(await ctx.gather(ctx.sample() for _ in range(n)))
 
