@@ -65,6 +65,24 @@ def test_same_seed_same_result(finished: tuple[Path, dict[str, Any]], tmp_path: 
         assert other[key] == summary[key], key
 
 
+def test_killed_run_ends_as_if_nothing_had_happened(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    _, summary = finished
+    folder = tmp_path / "killed"
+    command = [sys.executable, "-m", "wrongturn", "run", "--json", "--out", str(folder), *SMALL]
+    for pause in (0.0, 0.3, 0.8):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before, deadline = len(list(folder.glob("traces/part-*"))), time.monotonic() + 60
+        while len(list(folder.glob("traces/part-*"))) == before and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        time.sleep(pause)
+        process.kill()
+        process.wait()
+    resumed = json.loads(wrongturn("run", "--json", "--out", folder, *SMALL).stdout)
+    for key in ("traces", "accuracy", "onset", "claims", "comparison"):
+        assert resumed[key] == summary[key], key
+
+
 def test_changed_setting_is_refused_by_name(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = finished
     line = refused("run", "--out", folder, *SMALL, "--temperature", "0.5")

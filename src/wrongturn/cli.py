@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -265,41 +266,46 @@ def estimate(e: dict[str, Any] | None, percent: bool = True, signed: bool = Fals
     return shown if low is None or high is None else f"{shown} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
+def table(title: str, *columns: str) -> Table:
+    """A table without rules, its title on the left."""
+    return Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+
+
 def print_summary(summary: dict[str, Any]) -> None:
-    table = Table(
-        "distribution", "right answers %, 95 % interval", "n", title="Accuracy, one sample", title_justify="left"
-    )
+    accuracy = table("Accuracy of one sample, % with 95 % interval", "distribution", "right answers", "problems")
     for group, e in summary["accuracy"].items():
-        table.add_row(group, estimate(e), str(e["n"]))
-    out.print(table)
+        accuracy.add_row(group, estimate(e), str(e["n"]))
+    out.print(accuracy)
+    print_claims(summary["claims"])
     onset = summary["onset"]
     out.print(
-        f"First wrong token: median at {estimate(onset['median'])} % of a failed trace; "
-        f"in the first 30 %: {estimate(onset['share_30'])} % of failures."
+        f"The first wrong step of a failed trace begins, in the median, at {estimate(onset['median'])} % of it;\n"
+        f"{estimate(onset['share_30'])} % of failures begin in the first 30 %.\n"
     )
-    table = Table(
-        "strategy", "right answers %", "decoded tokens", "against sample", "at equal tokens", title_justify="left"
+    compared = table(
+        "Strategies, paired per problem, %", "strategy", "right answers", "tokens", "against sample", "at equal tokens"
     )
-    table.title = "Strategies, paired per problem"
     for row in summary["comparison"]:
-        table.add_row(
+        compared.add_row(
             row["strategy"],
             estimate(row["accuracy"]),
             f"{row['decoded_tokens']:.0f}",
             estimate(row["difference"], signed=True),
             estimate(row["equal_tokens"], signed=True),
         )
-    out.print(table)
-    print_claims(summary["claims"])
+    out.print(compared)
+    out.print("tokens: decoded per problem, all branches; at equal tokens: against self-consistency\n", style="dim")
     took = f" in {summary['seconds']} s" if "seconds" in summary else ""
-    out.print(f"{summary['traces']} traces of {summary['problems']} problems{took}. Report: {summary['report']}")
+    out.print(f"{summary['traces']} traces of {summary['problems']} problems{took}.")
+    out.print(f"Report: {summary['report']}", soft_wrap=True)
 
 
 def print_claims(claims: list[dict[str, Any]]) -> None:
-    table = Table("published claim", "verdict", "here", "n", title="Claims", title_justify="left")
+    held = table("Claims about failures", "claim", "verdict", "here", "problems")
     for claim in claims:
-        table.add_row(claim["text"], claim["verdict"], estimate(claim["estimate"], percent=False), str(claim["n"]))
-    out.print(table)
+        shown = estimate(claim["estimate"], percent=False)
+        held.add_row(claim["name"].replace("_", " "), claim["verdict"], shown, str(claim["n"]))
+    out.print(held)
 
 
 def print_study(found: dict[str, Any]) -> None:
@@ -329,11 +335,11 @@ def trace_facts(trace: wrongturn.Trace, brief: bool = False) -> dict[str, Any]:
 
 
 def print_list(facts: dict[str, Any]) -> None:
-    table = Table("trace", "answer", "right", "first wrong token", "tokens")
+    listed = table("Traces", "trace", "answer", "right", "first wrong token", "tokens")
     for t in facts["shown"]:
         wrong = "–" if t["onset"] in (None, -1) else f"{t['onset']} {t['error']}"
-        table.add_row(t["id"], t["answer"] or "–", "yes" if t["correct"] else "no", wrong, str(t["tokens"]))
-    out.print(table)
+        listed.add_row(t["id"], t["answer"] or "–", "yes" if t["correct"] else "no", wrong, str(t["tokens"]))
+    out.print(listed)
     if facts["traces"] > len(facts["shown"]):
         out.print(f"{len(facts['shown'])} of {facts['traces']}; more with --limit")
 

@@ -47,7 +47,7 @@ def compare(traces: Sequence[Trace], *, baseline: str = "sample", seed: int = 0)
                 "prompt_tokens": float(np.mean([found[p].usage.ideal for p in problems])),
                 "difference": None if name == baseline else stats.difference(right[name], right[baseline]).dict(),
                 "equal_tokens": _against_votes(right[name], tokens, curve, seed)
-                if curve is not None and not name.startswith("self_consistency")
+                if name != baseline and not name.startswith("self_consistency")
                 else None,
                 "answered": float(np.mean([found[p].answer is not None for p in problems])),
             }
