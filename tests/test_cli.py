@@ -160,6 +160,7 @@ def test_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
         (["diagnose", "nowhere"], "nowhere"),
         (["show", "nowhere"], "nowhere"),
         (["lab", "train", "chess", "--out", "x"], "unknown task 'chess'"),
+        (["lab", "train", "graph_search", "--out", "x", "--width", "100"], "multiple of 16"),
         (["lab", "train", "graph_search", "--out", "x", "--tokens", "many"], "'many' is no number"),
     ],
 )

@@ -32,7 +32,7 @@ app.add_typer(lab, name="lab")
 
 out, err = Console(), Console(stderr=True)
 
-DISTRIBUTIONS = ("G15_2,4", "G20_2,4", "G15_5,6")
+DISTRIBUTIONS = ("G15_2,4", "G15_5,6", "G20_5,6")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
@@ -170,8 +170,8 @@ def train(
     """Train a reasoner from scratch; a killed training goes on from its last checkpoint."""
     if task != "graph_search":
         raise WrongturnError(f"unknown task {task!r} (expected 'graph_search')")
-    if width % (2 * heads):
-        raise WrongturnError(f"width {width} does not split into {heads} heads of even size")
+    if width % heads or (width // heads) % 16:
+        raise WrongturnError(f"--width {width} with --heads {heads}: a head's size must be a multiple of 16")
     if optimizer not in ("muon", "adamw"):
         raise WrongturnError(f"unknown optimizer {optimizer!r} (expected 'muon' or 'adamw')")
     try:
