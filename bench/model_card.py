@@ -73,7 +73,7 @@ but this task.
 
 **Trained on** searches over G15_2,4 (15 of 20 node labels, 1.3 to 1.8 edges a node, shortest path 2 to 4 edges), and two drills: listing
 every node's neighbours, and traversing everything reachable and tracing back from the node found last (so trace-backs of any
-depth are seen, targets further than 4 edges never are). {last["tokens"] / 1e6:.0f} M tokens, {last["seconds"] / 60:.0f} minutes on two CPU cores, one seed.
+depth are seen, targets further than 4 edges never are). {last["tokens"] / 1e6:.0f} M tokens, {last["seconds"] / 60:.0f} minutes on one to two shared CPU cores, one seed.
 
 **Accuracy**, % with 95 % Wilson intervals, n = {N} graphs a cell, seed {SEED}. *Path*: the final path is valid and shortest. *Exact*:
 every token of the trace is right. Sampled: temperature 1. Published: path accuracy over the five models of "Learning to search"
