@@ -125,7 +125,13 @@ def test_collect(tmp_path: Path) -> None:
 def test_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "wrongturn", "run", "--json", "--out", str(folder), "-n", "200", "--samples", "8"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job's children ignore it
+    )
     deadline = time.monotonic() + 60
     while not list(folder.glob("traces/part-*")) and time.monotonic() < deadline:
         time.sleep(0.1)
