@@ -215,8 +215,8 @@ def test_the_rescued_branch_stands_beside_the_lost_one(viewer, path, run):
     viewer.show(child)
     assert "spike: entropy 0.91, chosen counterfactual" in viewer.one(".flag").text
     viewer.choose("beside", "-1")
-    viewer.until("return !document.querySelector('.pair')")
-    assert len(viewer.all(".reader .t")) == len(child)
+    viewer.until(f"return document.querySelectorAll('.reader > :not(.pair) .t').length == {len(child)}")
+    assert not viewer.all(".pair")
 
 
 # -- finding a trace ---------------------------------------------------------------------------------------------------
