@@ -6,11 +6,11 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
 .PHONY: test test-fast check bench browser clean
 
-test: check browser
-	$(BIN)/pytest
+test: check browser test-fast
+	$(BIN)/pytest -m "torch or browser or install"
 
 test-fast: $(VENV)/ready
-	$(BIN)/pytest -m "not torch and not browser and not install"
+	$(BIN)/pytest -n 2 -m "not torch and not browser and not install"
 
 check: $(VENV)/ready
 	$(BIN)/ruff check
