@@ -21,7 +21,7 @@ check: $(VENV)/ready
 $(VENV)/ready: pyproject.toml constraints.txt
 	python3 -m venv $(VENV)
 	$(BIN)/pip install -q -c constraints.txt torch
-	$(BIN)/pip install -q -c constraints.txt -e '.[lab,local,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[lab,local,modes,dev]'
 	touch $@
 
 browser:

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 import wrongturn
+from wrongturn.cli_modes import modes
 from wrongturn.errors import WrongturnError
 
 app = typer.Typer(
@@ -29,6 +30,7 @@ app = typer.Typer(
 )
 lab = typer.Typer(help="Train small reasoners from scratch (extra: wrongturn[lab]).", no_args_is_help=True)
 app.add_typer(lab, name="lab")
+app.command()(modes)
 
 out, err = Console(), Console(stderr=True)
 
