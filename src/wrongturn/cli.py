@@ -258,11 +258,11 @@ def emit(facts: Any, as_json: bool, show: Callable[[Any], None]) -> None:
         show(facts)
 
 
-def estimate(e: dict[str, Any] | None, percent: bool = True, signed: bool = False) -> str:
-    """``84.0 % [80.1, 87.3]``"""
+def estimate(e: dict[str, Any] | None, percent: bool = True, signed: bool = False, digits: int = 1) -> str:
+    """``84.0 [80.1, 87.3]``, in percent or (with one more digit) as it is."""
     if not e or e["value"] is None:
         return "–"
-    scale, digits = (100, 1) if percent else (1, 2)
+    scale, digits = (100, digits) if percent else (1, digits + 1)
     value, low, high = (None if e[k] is None else e[k] * scale for k in ("value", "low", "high"))
     shown = f"{value:{'+' if signed else ''}.{digits}f}"
     return shown if low is None or high is None else f"{shown} [{low:.{digits}f}, {high:.{digits}f}]"
@@ -270,7 +270,15 @@ def estimate(e: dict[str, Any] | None, percent: bool = True, signed: bool = Fals
 
 def table(title: str, *columns: str) -> Table:
     """A table without rules, its title on the left."""
-    return Table(*columns, title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    return Table(
+        *columns,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
 
 
 def print_summary(summary: dict[str, Any]) -> None:
@@ -281,22 +289,22 @@ def print_summary(summary: dict[str, Any]) -> None:
     print_claims(summary["claims"])
     onset = summary["onset"]
     out.print(
-        f"The first wrong step of a failed trace begins, in the median, at {estimate(onset['median'])} % of it;\n"
+        f"The first wrong step begins, in the median, at {estimate(onset['median'])} %;\n"
         f"{estimate(onset['share_30'])} % of failures begin in the first 30 %.\n"
     )
     compared = table(
-        "Strategies, paired per problem, %", "strategy", "right answers", "tokens", "against sample", "at equal tokens"
+        "Strategies, paired per problem, %", "strategy", "right", "tokens", "against sample", "at equal tokens"
     )
     for row in summary["comparison"]:
         compared.add_row(
             row["strategy"],
-            estimate(row["accuracy"]),
+            estimate(row["accuracy"], digits=0),
             f"{row['decoded_tokens']:.0f}",
             estimate(row["difference"], signed=True),
             estimate(row["equal_tokens"], signed=True),
         )
     out.print(compared)
-    out.print("tokens: decoded per problem, all branches; at equal tokens: against self-consistency\n", style="dim")
+    out.print("tokens: decoded a problem, all branches; at equal tokens: to self-consistency\n", style="dim")
     took = f" in {summary['seconds']} s" if "seconds" in summary else ""
     out.print(f"{summary['traces']} traces of {summary['problems']} problems{took}.")
     out.print(f"Report: {summary['report']}", soft_wrap=True)
