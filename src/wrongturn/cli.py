@@ -289,7 +289,7 @@ def print_summary(summary: dict[str, Any]) -> None:
     print_claims(summary["claims"])
     onset = summary["onset"]
     out.print(
-        f"The first wrong step begins, in the median, at {estimate(onset['median'])} %;\n"
+        f"Median onset: {estimate(onset['median'])} % into a failed trace;\n"
         f"{estimate(onset['share_30'])} % of failures begin in the first 30 %.\n"
     )
     compared = table(
