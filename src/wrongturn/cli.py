@@ -282,7 +282,7 @@ def table(title: str, *columns: str) -> Table:
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    accuracy = table("Accuracy of one sample, % with 95 % interval", "distribution", "right answers", "problems")
+    accuracy = table("Accuracy of one sample, %", "distribution", "right answers", "problems")
     for group, e in summary["accuracy"].items():
         accuracy.add_row(group, estimate(e), str(e["n"]))
     out.print(accuracy)
