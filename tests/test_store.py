@@ -26,7 +26,7 @@ from test_trace import from_0, old_record, traces
 from wrongturn import folder, store
 from wrongturn.columns import TRACES
 from wrongturn.errors import WrongturnError
-from wrongturn.store import Run
+from wrongturn.store import Failure, Run
 from wrongturn.trace import MIGRATIONS, TRACE_VERSION, Problem, Trace
 
 SETTINGS = {"engine": "embedded", "sampling": {"temperature": 1.0, "top_p": 0.9}, "strategies": ["sample", "guard"]}
@@ -743,3 +743,45 @@ def test_kill_9_loses_nothing_and_doubles_nothing(path):
     for trace in found:
         assert_same(trace, expected[trace.id])
     assert leftovers(path) == []
+
+
+# -- what could not be made, and what tokens mean ----------------------------------------------------------------------
+
+
+def test_failures_are_kept_until_they_are_made_good(tmp_path):
+    with Run.create(tmp_path / "run", {}) as run:
+        run.add_failures(
+            [Failure("p0/sample/0", "p0", "timeout", "no answer"), Failure("p1/a", "p1", "timeout", "none")]
+        )
+        run.add_failures([Failure("p1/a", "p1", "connection", "refused")])
+        assert [(f.id, f.reason) for f in run.failures()] == [("p0/sample/0", "timeout"), ("p1/a", "connection")]
+        run.append([made(0)])
+        assert [f.id for f in Run.open(run.path).failures()] == ["p1/a"]
+
+
+def test_a_journal_outlives_a_line_cut_short(tmp_path):
+    with Run.create(tmp_path / "run", {}) as run:
+        run.add_vocabulary({1: "a", 2: "\n"})
+        with open(run.path / "vocabulary.jsonl", "a") as file:
+            file.write('[3, "half')
+        run.add_vocabulary({1: "a", 4: "é"})
+        assert run.vocabulary() == {1: "a", 2: "\n", 4: "é"}
+        assert (run.path / "vocabulary.jsonl").read_text().count('"a"') == 1
+
+
+def test_problems_keep_their_messages(tmp_path):
+    asked = Problem(
+        "q", "math", "2+2", messages=({"role": "system", "content": "be brief"}, {"role": "user", "content": "2+2"})
+    )
+    with Run.create(tmp_path / "run", {}) as run:
+        run.add_problems([asked, made_problem(1)])
+        run.add_problems([asked])
+        assert run.problems() == {"q": asked, "p1": made_problem(1)}
+
+
+def test_problems_of_version_1_had_no_messages(tmp_path):
+    with Run.create(tmp_path / "run", {}) as run:
+        run.add_problems([made_problem(1)])
+        path = run.path / "problems.parquet"
+        pq.write_table(pq.read_table(path).drop_columns(["messages"]), path)
+        assert run.problems() == {"p1": made_problem(1)}

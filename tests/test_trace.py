@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as arrays
 from made_traces import assert_same, made
 from wrongturn import trace as module
 from wrongturn.signals import FIELDS, Signals
-from wrongturn.trace import FINISH, MIGRATIONS, TRACE_VERSION, Lineage, Trace, Usage
+from wrongturn.trace import FINISH, MIGRATIONS, OUTCOMES, TRACE_VERSION, Lineage, Trace, Usage
 
 TEXT = st.text(max_size=8)
 COUNT = st.integers(0, 2**40)
@@ -39,6 +39,7 @@ def traces(draw) -> Trace:
         "draft": COUNT,
         "strategy": TEXT,
         "text": TEXT,
+        "offsets": ids(n),
         "answer": TEXT,
         "correct": st.booleans(),
         "onset": st.integers(-1, 6),
@@ -188,3 +189,38 @@ def test_traces_can_be_compared_and_collected():
     assert one != other
     assert one in [other, one]
     assert len({one, other}) == 2
+
+
+def test_a_version_1_trace_has_no_offsets():
+    record = made(1).to_record() | {"version": 1}
+    del record["offsets"]
+    found = Trace.from_record(record)
+    assert found.version == TRACE_VERSION
+    assert found.pieces is None
+
+
+def test_pieces_are_cut_at_the_offsets():
+    trace = made(1, tokens=3, text="a, é!", offsets=np.array([1, 1, 5], np.int32))
+    assert trace.pieces == ["a", "", ", é!"]
+    assert made(1, tokens=3).pieces is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "outcome"),
+    [
+        ({"answer": "7", "correct": True}, "right"),
+        ({"answer": "7", "correct": False}, "wrong"),
+        ({"answer": "7", "correct": None}, "ungraded"),
+        ({"answer": None, "correct": False, "finish": "length"}, "truncated"),
+        ({"answer": None, "correct": False, "finish": "budget"}, "truncated"),
+        ({"answer": "7", "correct": False, "finish": "length"}, "wrong"),
+        ({"answer": None, "correct": False, "finish": "stop"}, "unparsed"),
+    ],
+)
+def test_a_failure_is_not_always_a_wrong_answer(fields, outcome):
+    assert made(1, **fields).outcome == outcome
+    assert outcome in OUTCOMES
+
+
+def test_no_tokens_are_missing():
+    assert made(0, tokens=0).outcome == "missing"

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wrongturn.errors import WrongturnError
@@ -22,7 +23,10 @@ from wrongturn.trace import TRACE_VERSION, Usage, migrate
 _INT, _TEXT, _BOOL, _REAL = pa.int64(), pa.string(), pa.bool_(), pa.float64()
 _INTS, _FLOATS = pa.list_(pa.int32()), pa.list_(pa.float32())
 _VERSION, _SUPERSEDES = b"wrongturn.trace_version", b"wrongturn.supersedes"
-_JSON = ("events", "provenance")
+_COUNTED = "offsets"
+_EXACT = "signal.entropy"
+_BOUNDS = ("signal.entropy_low", "signal.entropy_high")
+_JSON = ("events", "provenance", "messages")
 
 TRACES = pa.schema(
     [
@@ -34,20 +38,29 @@ TRACES = pa.schema(
         ("draft", _INT),
         ("strategy", _TEXT),
     ]
-    + [("prompt_ids", _INTS), ("ids", _INTS), ("text", _TEXT), ("finish", _TEXT), ("answer", _TEXT)]
+    + [("prompt_ids", _INTS), ("ids", _INTS), ("text", _TEXT), ("offsets", _INTS)]
+    + [("finish", _TEXT), ("answer", _TEXT)]
     + [("correct", _BOOL), ("onset", _INT), ("error", _TEXT)]
     + [(f"signal.{name}", _FLOATS) for name in FIELDS]
     + [("top_k", _INT), ("top_ids", _INTS), ("top_logprobs", _FLOATS)]
     + [("lineage.parent", _TEXT), ("lineage.at", _INT), ("lineage.reason", _TEXT)]
     + [(f"usage.{f.name}", _REAL if f.name == "seconds" else _INT) for f in fields(Usage)]
-    + [(name, _TEXT) for name in _JSON]
+    + [("events", _TEXT), ("provenance", _TEXT)]
     + [("version", _INT)],
     metadata={_VERSION: str(TRACE_VERSION).encode()},
 )
 """One column for each key of ``Trace.to_record``; ``id`` and ``version`` are in every version there will ever be."""
 
 PROBLEMS = pa.schema(
-    [("id", _TEXT), ("task", _TEXT), ("prompt", _TEXT), ("prompt_ids", _INTS), ("reference", _TEXT), ("group", _TEXT)]
+    [
+        ("id", _TEXT),
+        ("task", _TEXT),
+        ("prompt", _TEXT),
+        ("prompt_ids", _INTS),
+        ("reference", _TEXT),
+        ("group", _TEXT),
+        ("messages", _TEXT),
+    ]
 )
 
 
@@ -61,7 +74,7 @@ class Part:
 
 
 def to_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Table:
-    """The rows as a table; list columns take 1-D arrays, ``events`` and ``provenance`` whatever JSON can hold.
+    """The rows as a table; list columns take 1-D arrays, ``events`` and the like whatever JSON can hold.
 
     Raises ``ValueError`` for a value its column cannot hold.
     """
@@ -131,21 +144,45 @@ def plain(value: Any) -> Any:
 
 
 def encode(table: pa.Table, supersedes: Sequence[str] = ()) -> bytes:
-    """The table as a Parquet file, marked as replacing the files named in ``supersedes``."""
+    """The table as a Parquet file, marked as replacing the files named in ``supersedes``.
+
+    Where a bound on the entropy equals it all along a row (the whole distribution was known), null is written for it:
+    it would be a quarter of the file.
+    """
     marks = dict(table.schema.metadata or {})
+    if _EXACT in table.column_names:
+        for name in _BOUNDS:
+            bound = _without_copies(table[name], table[_EXACT])
+            table = table.set_column(table.column_names.index(name), table.schema.field(name), bound)
     if supersedes:
         marks[_SUPERSEDES] = json.dumps(list(supersedes)).encode()
     # Signals hardly repeat, so a dictionary of them only costs time; their exponents do, once split off.
     paths = {field.name: field.name + ".list.element" * isinstance(field.type, pa.ListType) for field in table.schema}
     signals = [path for name, path in paths.items() if table.schema.field(name).type == _FLOATS]
+    encoded = dict.fromkeys(signals, "BYTE_STREAM_SPLIT")
+    if _COUNTED in paths:
+        encoded[paths[_COUNTED]] = "DELTA_BINARY_PACKED"  # it only ever rises, by a few characters
     options: dict[str, Any] = {
         "compression": "zstd",
-        "use_dictionary": [path for path in paths.values() if path not in signals],
-        "column_encoding": dict.fromkeys(signals, "BYTE_STREAM_SPLIT"),
+        "use_dictionary": [path for path in paths.values() if path not in encoded],
+        "column_encoding": encoded,
     }
     buffer = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(marks), buffer, **options)
     return buffer.getvalue().to_pybytes()
+
+
+def _without_copies(bounds: pa.ChunkedArray, exact: pa.ChunkedArray) -> pa.Array:
+    """``bounds`` with null for each row that is bit for bit (NaN is not NaN) the one of ``exact``."""
+    rows, others = (column.combine_chunks() for column in (bounds, exact))
+    values, copied = (array.flatten().to_numpy(zero_copy_only=False).view(np.int32) for array in (rows, others))
+    lengths = np.diff(rows.offsets.to_numpy())
+    if len(values) != len(copied) or rows.null_count:
+        return rows
+    differing = np.concatenate(([0], np.cumsum(values != copied)))
+    stops = np.cumsum(lengths)
+    same = differing[stops] == differing[stops - lengths]
+    return pa.nulls(len(rows), rows.type) if same.all() else pc.if_else(pa.array(same), None, rows)
 
 
 def scan(path: Path) -> Part:
@@ -173,7 +210,13 @@ def read_traces(path: Path, columns: Sequence[str] = TRACES.names) -> pa.Table:
     """Columns of a file of traces, migrated where an older version wrote it. Errors as in :func:`scan`."""
     with _opened(path) as file:
         if _is_current(file):
-            return file.read(list(columns), use_threads=False).select(list(columns))
+            wanted = [*columns, _EXACT] if set(columns) & set(_BOUNDS) else list(columns)
+            table = file.read(wanted, use_threads=False)
+            for name in set(columns) & set(_BOUNDS):
+                if table[name].null_count:
+                    full = pc.coalesce(table[name], table[_EXACT])
+                    table = table.set_column(table.column_names.index(name), table.schema.field(name), full)
+            return table.select(list(columns))
         with naming(path):
             rows = [migrate(record) for record in to_records(file.read(use_threads=False))]
             return to_table(rows, TRACES).select(list(columns))
@@ -182,8 +225,11 @@ def read_traces(path: Path, columns: Sequence[str] = TRACES.names) -> pa.Table:
 def read_problems(path: Path) -> pa.Table:
     """The whole file of problems. Errors as in :func:`scan`."""
     with _opened(path) as file:
-        _check(path, file.schema_arrow, PROBLEMS)
-        return file.read(PROBLEMS.names, use_threads=False)
+        early = pa.schema([field for field in PROBLEMS if field.name != "messages"])  # that came with trace version 2
+        known = PROBLEMS if "messages" in file.schema_arrow.names else early
+        _check(path, file.schema_arrow, known)
+        table = file.read(known.names, use_threads=False)
+    return table if known is PROBLEMS else table.append_column("messages", pa.array(["[]"] * len(table), _TEXT))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from importlib import metadata
@@ -39,6 +39,38 @@ def write_aside(target: Path, data: bytes) -> None:
             aside.unlink()
         raise
     sync(target.parent)
+
+
+class Journal:
+    """A file of JSON lines that is only ever added to; a line that was cut short by a crash is as if never written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, rows: Iterable[Any]) -> None:
+        """Add rows; when this returns they are on disk."""
+        lines = "".join(json.dumps(row, default=plain) + "\n" for row in rows).encode()
+        if not lines:
+            return
+        new = not self.path.exists()
+        with open(self.path, "ab+", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+                lines = b"\n" + lines
+            file.write(lines)
+            os.fsync(file.fileno())
+        if new:
+            sync(self.path.parent)
+
+    def rows(self) -> Iterator[Any]:
+        """The rows in the order they were added."""
+        try:
+            lines = self.path.read_bytes().splitlines()
+        except FileNotFoundError:
+            return
+        for line in lines:
+            with suppress(ValueError):
+                yield json.loads(line)
 
 
 def clean(folder: Path) -> None:

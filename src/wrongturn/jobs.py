@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,19 +14,22 @@ import numpy as np
 from wrongturn import tasks
 from wrongturn.diagnose import Cut
 from wrongturn.engines.base import Chunk, Engine, Sampling
+from wrongturn.errors import EngineError
 from wrongturn.signals import SignalConfig
-from wrongturn.store import Run
+from wrongturn.store import Failure, Run
 from wrongturn.strategies import Context, Draft, parse
 from wrongturn.strategies.base import mix_seed
-from wrongturn.trace import Lineage, Problem, Trace
+from wrongturn.tasks import Task
+from wrongturn.trace import Ids, Lineage, Problem, Trace, Usage
+from wrongturn.vocabulary import Vocabulary
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, traces done, traces in all)."""
 
 Solver = Callable[[Context], Coroutine[Any, Any, Draft]]
 
-CONCURRENCY = 96
-"""Problems in flight at once: somewhat more than an engine's batch, so that it never waits for one."""
+Made = list[Trace] | Failure
+"""What becomes of a job: its traces, or why there are none."""
 
 BATCH = 64
 """Traces written to disk together."""
@@ -52,6 +56,29 @@ class Settings:
 
     def dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a collection may come to: no problem is begun once ``tokens`` have been decoded.
+
+    ``price`` is in dollars for a million tokens of (prompt, completion), to show what has been spent.
+    """
+
+    tokens: int | None = None
+    price: tuple[float, float] | None = None
+
+    def allow(self, spent: Usage) -> bool:
+        """Whether another problem may begin."""
+        return self.tokens is None or spent.decoded < self.tokens
+
+    def cost(self, spent: Usage) -> float:
+        """Dollars; NaN without a price. Tokens from a prefix cache count as prompt tokens: discounts differ."""
+        prompt, completion = self.price or (float("nan"), float("nan"))
+        return ((spent.prompt + spent.reused) * prompt + spent.decoded * completion) / 1e6
+
+
+NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,57 +127,92 @@ def _resume(prefix: Chunk) -> Solver:
 # -- from jobs to traces -----------------------------------------------------------------------------------------------
 
 
-async def carry_out(engine: Engine, todo: Sequence[Job], settings: Settings) -> AsyncGenerator[list[Trace], None]:
-    """The traces of each job as it ends (the one its strategy stands by first, then its other branches)."""
-    gate = asyncio.Semaphore(CONCURRENCY)
+async def carry_out(engine: Engine, todo: Iterable[Job], settings: Settings) -> AsyncGenerator[Made, None]:
+    """What becomes of each job as it ends: its traces (the one its strategy stands by first), or why there are none.
 
-    async def one(job: Job) -> list[Trace]:
-        async with gate:
-            return await _solve(engine, job, settings)
+    As many jobs are under way as the engine wants at once; the rest of ``todo`` is not looked at before its turn, and
+    nothing new begins while nobody takes what is ready. Raises the first ``EngineError`` that is fatal.
+    """
+    await engine.ready()
+    waiting = iter(todo)
+    ready: asyncio.Queue[Made | Exception | None] = asyncio.Queue(engine.concurrency)
 
-    running = [asyncio.ensure_future(one(job)) for job in todo]
+    async def work() -> None:
+        try:
+            for job in waiting:
+                await ready.put(await attempt(engine, job, settings))
+            await ready.put(None)
+        except Exception as error:
+            await ready.put(error)
+
+    workers = [asyncio.create_task(work()) for _ in range(engine.concurrency)]
     try:
-        for next_done in asyncio.as_completed(running):
-            yield await next_done
+        for _ in workers:
+            while (item := await ready.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+
+
+async def attempt(engine: Engine, job: Job, settings: Settings) -> Made:
+    """The traces of one job; a :class:`Failure` where the engine gave up on it. Raises a fatal ``EngineError``."""
+    try:
+        return await _solve(engine, job, settings)
+    except EngineError as error:
+        if error.fatal:
+            raise
+        return Failure(job.id, job.problem.id, error.reason, str(error))
 
 
 async def _solve(engine: Engine, job: Job, settings: Settings) -> list[Trace]:
-    ctx = Context(
-        engine,
-        tasks.get(job.problem.task),
-        job.problem.prompt_ids,
-        sampling=settings.sampling,
-        max_tokens=settings.max_tokens,
-        budget=settings.budget,
-        seed=mix_seed(settings.seed, job.id),
-        top_k=settings.top_k,
-        signals=settings.signals,
-    )
+    problem = job.problem
+    task = tasks.get(problem.task).on(engine.vocabulary)
     try:
+        prompt_ids = problem.prompt_ids or await engine.prompt(problem.messages or task.messages(problem))
+        ctx = Context(
+            engine,
+            task,
+            prompt_ids,
+            name=job.strategy,
+            sampling=settings.sampling,
+            max_tokens=settings.max_tokens,
+            budget=settings.budget,
+            seed=mix_seed(settings.seed, job.id),
+            top_k=settings.top_k,
+            signals=settings.signals,
+        )
         chosen = await job.solver(ctx)
-    except ValueError as problem:
-        raise ValueError(f"problem {job.problem.id!r}: {problem}") from None
+    except ValueError as unfit:
+        raise ValueError(f"problem {problem.id!r}: {unfit}") from None
     usage = ctx.settle(chosen)
+    if task.slow:
+        traces = await asyncio.to_thread(_traces, job, task, ctx, chosen)
+    else:
+        traces = _traces(job, task, ctx, chosen)
+    traces[0].usage, traces[0].events = usage, ctx.events
     provenance = engine.provenance() | {"settings": settings.dict()}
-    names = {draft.number: f"{job.id}+{draft.number}" for draft in ctx.drafts} | {chosen.number: job.id}
-    traces = []
-    for draft in sorted(ctx.drafts, key=lambda d: d is not chosen):
-        trace = _trace(job, draft, names, provenance)
-        if draft is chosen:
-            trace.usage, trace.events = usage, ctx.events
-            trace.lineage = trace.lineage or job.lineage
-        traces.append(trace)
+    for trace in traces:
+        trace.provenance = provenance
     return traces
 
 
-def _trace(job: Job, draft: Draft, names: dict[int, str], provenance: dict[str, Any]) -> Trace:
+def _traces(job: Job, task: Task, ctx: Context, chosen: Draft) -> list[Trace]:
+    """All drafts as traces, the chosen one first and under the job's own id."""
+    names = {draft.number: f"{job.id}+{draft.number}" for draft in ctx.drafts} | {chosen.number: job.id}
+    traces = [
+        _trace(job, task, draft, names, ctx.prompt_ids) for draft in sorted(ctx.drafts, key=lambda d: d is not chosen)
+    ]
+    traces[0].lineage = traces[0].lineage or job.lineage
+    return traces
+
+
+def _trace(job: Job, task: Task, draft: Draft, names: dict[int, str], prompt_ids: Ids) -> Trace:
     """A draft as a trace, graded and checked. Only here does the reference answer come into sight."""
-    problem, task = job.problem, tasks.get(job.problem.task)
-    answer = draft.answer
+    problem, answer, pieces = job.problem, draft.answer, task.pieces(draft.ids)
     checked = task.check(problem, draft.ids)
     lineage = None
     if draft.parent is not None:
@@ -159,7 +221,7 @@ def _trace(job: Job, draft: Draft, names: dict[int, str], provenance: dict[str, 
         id=names[draft.number],
         problem=problem.id,
         task=problem.task,
-        prompt_ids=np.asarray(problem.prompt_ids, np.int32),
+        prompt_ids=prompt_ids,
         ids=draft.ids,
         signals=draft.signals,
         finish=draft.finish or "until",
@@ -167,7 +229,8 @@ def _trace(job: Job, draft: Draft, names: dict[int, str], provenance: dict[str, 
         sample=job.sample,
         draft=draft.number,
         strategy=job.strategy,
-        text="".join(task.pieces(draft.ids)),
+        text="".join(pieces),
+        offsets=np.cumsum([len(piece) for piece in pieces], dtype=np.int32),
         answer=answer,
         correct=task.grade(problem, answer),
         onset=checked.index if checked else None,
@@ -175,28 +238,73 @@ def _trace(job: Job, draft: Draft, names: dict[int, str], provenance: dict[str, 
         lineage=lineage,
         top_ids=draft.chunk.top_ids,
         top_logprobs=draft.chunk.top_logprobs,
-        provenance=provenance,
     )
 
 
 async def fill(
-    engine: Engine, run: Run, todo: Sequence[Job], settings: Settings, progress: Progress, what: str
+    engine: Engine,
+    run: Run,
+    todo: Sequence[Job],
+    settings: Settings,
+    progress: Progress,
+    what: str,
+    limits: Limits = NO_LIMITS,
 ) -> None:
-    """Carry out what the run does not hold yet, writing as it goes; an interruption loses nothing that had ended."""
+    """Carry out what the run does not hold yet, writing as it goes; an interruption loses nothing that had ended.
+
+    What failed is recorded in the run.
+    """
     stored = run.done()
     left = [job for job in todo if job.id not in stored]
-    done, pending, written = len(todo) - len(left), [], time.monotonic()
+    began, done, failed, spent = time.monotonic(), len(todo) - len(left), 0, Usage()
     progress(what, done, len(todo))
-    stream = carry_out(engine, left, settings)
+    writer = _Writer(engine, run)
+    stream = carry_out(engine, itertools.takewhile(lambda _: limits.allow(spent), left), settings)
     try:
-        async for traces in stream:
-            pending += traces
+        async for made in stream:
             done += 1
-            progress(what, done, len(todo))
-            if len(pending) >= BATCH or time.monotonic() - written > 2:
-                batch, pending, written = pending, [], time.monotonic()
-                run.append(batch)
+            if isinstance(made, Failure):
+                failed += 1
+            else:
+                spent += made[0].usage
+            writer.add(made)
+            facts = [f"{spent.decoded / max(time.monotonic() - began, 1e-3):,.0f} tokens/s"]
+            facts += [f"${limits.cost(spent):.2f}"] * (limits.price is not None) + [f"{failed} failed"] * bool(failed)
+            progress(f"{what} {', '.join(facts)}", done, len(todo))
     finally:
         await stream.aclose()
-        if pending:
-            run.append(pending)
+        writer.flush()
+
+
+class _Writer:
+    """Puts what has ended on disk, some of it at a time."""
+
+    def __init__(self, engine: Engine, run: Run) -> None:
+        self.engine, self.run = engine, run
+        self.traces: list[Trace] = []
+        self.failures: list[Failure] = []
+        self.written = time.monotonic()
+
+    def add(self, made: Made) -> None:
+        if isinstance(made, Failure):
+            self.failures.append(made)
+        else:
+            self.traces += made
+        if len(self.traces) >= BATCH or time.monotonic() - self.written > 2:
+            self.flush()
+
+    def flush(self) -> None:
+        traces, self.traces, failures, self.failures = self.traces, [], self.failures, []
+        self.written = time.monotonic()
+        if failures:
+            self.run.add_failures(failures)
+        if traces and self.engine.vocabulary is not None:
+            self.run.add_vocabulary(texts(traces, self.engine.vocabulary))
+        self.run.append(traces)
+
+
+def texts(traces: Iterable[Trace], vocabulary: Vocabulary) -> dict[int, str]:
+    """The text of every token that is an alternative in a trace: those of its own are in its text."""
+    ids = np.unique(np.concatenate([np.zeros(0, np.int32), *(trace.top_ids.ravel() for trace in traces)]))
+    ids = ids[ids >= 0].tolist()
+    return dict(zip(ids, vocabulary.pieces(ids), strict=True))

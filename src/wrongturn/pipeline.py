@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
 import time
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from wrongturn.compare import compare
 from wrongturn.diagnose import Study, plan, study
 from wrongturn.engines.base import Engine
-from wrongturn.jobs import Progress, Settings, carry_out, fill, jobs, resample_jobs
+from wrongturn.errors import EngineError
+from wrongturn.jobs import NO_LIMITS, Limits, Progress, Settings, carry_out, fill, jobs, resample_jobs
+from wrongturn.report import Pieces, pieces_of
 from wrongturn.report import write as write_report
-from wrongturn.store import Run
+from wrongturn.store import Failure, Run
 from wrongturn.trace import Problem, Trace
 
 T = TypeVar("T")
@@ -44,12 +47,18 @@ def silent(what: str, done: int, total: int) -> None:
 def solve(engine: Engine, problems: Sequence[Problem], *, strategy: str = "sample", **options: Any) -> list[Trace]:
     """The trace each problem's strategy stands by, in the order of ``problems``; nothing is written to disk.
 
-    ``options`` are those of :class:`Settings`. Raises ``ValueError`` for an unknown strategy or option value.
+    ``options`` are those of :class:`Settings`. Raises ``ValueError`` for an unknown strategy or option value, and
+    ``EngineError`` at the first request that fails for good (:func:`collect` goes on, and records it).
     """
     settings, todo = Settings(**options), jobs(problems, strategy)
 
     async def work() -> dict[str, Trace]:
-        return {traces[0].id: traces[0] async for traces in carry_out(engine, todo, settings)}
+        found = {}
+        async for made in carry_out(engine, todo, settings):
+            if isinstance(made, Failure):
+                raise EngineError(f"problem {made.problem!r}: {made.message}", made.reason)
+            found[made[0].id] = made[0]
+        return found
 
     found = wait(work())
     return [found[job.id] for job in todo]
@@ -62,26 +71,39 @@ def collect(
     out: str | Path,
     strategy: str = "sample",
     samples: int = 1,
+    limits: Limits = NO_LIMITS,
     progress: Progress = silent,
     **options: Any,
 ) -> Run:
     """Traces of ``problems`` in the run folder ``out``; the same call again goes on where it stopped.
 
-    ``options`` are those of :class:`wrongturn.jobs.Settings`. Raises :class:`wrongturn.errors.WrongturnError` where the
-    folder is not a run, or one made with other settings.
+    What an engine could not do is in ``run.failures()``, and is tried again by the next call. ``options`` are those of
+    :class:`wrongturn.jobs.Settings`. Raises :class:`wrongturn.errors.WrongturnError` where the folder is not a run, or
+    one made with other settings, and ``EngineError`` where the engine can do nothing of it.
     """
     settings, todo = Settings(**options), jobs(problems, strategy, samples)
     with Run.create(out, described(engine, problems, settings, strategy=strategy, samples=samples)) as run:
         run.add_problems(problems)
-        wait(fill(engine, run, todo, settings, progress, strategy))
+        wait(fill(engine, run, todo, settings, progress, strategy, limits))
         run.compact()
     return run
+
+
+COMPARED = ("self_consistency:n=8", "guard")
+"""What plain sampling is compared with unless asked otherwise."""
+
+
+def compared(engine: Engine) -> list[str]:
+    """Those of ``COMPARED`` that the engine can carry out."""
+    wait(engine.ready())
+    known = engine.capabilities
+    return [name for name in COMPARED if name != "guard" or (known.prefix and known.logprobs != "none")]
 
 
 def described(engine: Engine, problems: Sequence[Problem], settings: Settings, **more: Any) -> dict[str, Any]:
     """Everything a run's traces depend on; a run folder goes on only with the same."""
     groups = Counter(problem.group or problem.task for problem in problems)
-    return engine.provenance() | {"problems": dict(groups)} | more | settings.dict()
+    return engine.identity() | {"problems": dict(groups)} | more | settings.dict()
 
 
 def recover(engine: Engine, run: Run, settings: Settings, *, most: int = 40, progress: Progress = silent) -> None:
@@ -107,10 +129,11 @@ def diagnose(run: Run, *, seed: int = 0) -> Study:
 def command(settings: dict[str, Any]) -> str | None:
     """The command line that makes a run with these settings, where one does."""
     counts = set(settings["problems"].values())
-    if "strategies" not in settings or len(counts) != 1:
+    generated = all(re.fullmatch(r"G\d+_\d+,\d+", name) for name in settings["problems"])
+    if "strategies" not in settings or len(counts) != 1 or not generated:
         return None
     options = {
-        "--engine": settings["engine"],
+        "--model": settings["engine"],
         "--problems": counts.pop(),
         "--temperature": settings["sampling"]["temperature"],
     }
@@ -137,7 +160,13 @@ def report(run: Run, *, seed: int = 0, findings: Study | None = None) -> dict[st
     run.write("diagnosis/comparison.json", json.dumps(rows, indent=1))
     meta = run.manifest | {"command": command(run.settings)}
     path = write_report(
-        run.path / "report.html", traces=traces, problems=problems, study=found, comparison=rows, meta=meta
+        run.path / "report.html",
+        traces=traces,
+        problems=problems,
+        study=found,
+        comparison=rows,
+        meta=meta,
+        pieces=named(run.vocabulary()),
     )
     return {
         "traces": len(traces),
@@ -150,23 +179,33 @@ def report(run: Run, *, seed: int = 0, findings: Study | None = None) -> dict[st
     }
 
 
+def named(vocabulary: Mapping[int, str]) -> Pieces:
+    """Token texts as a run recorded them, else by the task."""
+    if not vocabulary:
+        return pieces_of
+    return lambda trace, ids: [vocabulary[i] if i in vocabulary else pieces_of(trace, [i])[0] for i in ids]
+
+
 def run(
     engine: Engine,
     problems: Sequence[Problem],
     *,
     out: str | Path,
     samples: int = 4,
-    strategies: Sequence[str] = ("self_consistency:n=8", "guard"),
+    strategies: Sequence[str] | None = None,
     progress: Progress = silent,
     **options: Any,
 ) -> dict[str, Any]:
     """Everything: sample, try the strategies, resample around the onsets, diagnose, compare, report.
 
-    Goes on where an interrupted call with the same settings stopped. ``options`` are those of
+    Goes on where an interrupted call with the same settings stopped. Without ``strategies``, those of ``COMPARED`` that
+    the engine can carry out. ``options`` are those of
     :class:`wrongturn.jobs.Settings`. Returns :func:`report`'s summary with ``seconds``.
     """
     began = time.monotonic()
     settings = Settings(**options)
+    if strategies is None:
+        strategies = compared(engine)
     plain = jobs(problems, "sample", samples)
     tried = [job for name in strategies for job in jobs(problems, name)]
     with Run.create(out, described(engine, problems, settings, strategies=list(strategies), samples=samples)) as folder:

@@ -5,6 +5,8 @@
     run.json            the manifest: settings and versions
     problems.parquet    what was asked
     traces/part-*.parquet
+    failures.jsonl      requests that failed for good, and why
+    vocabulary.jsonl    what token ids mean, where the task does not know
     diagnosis/ …        artefacts, made from the above
 
 Every file is written aside, fsynced and renamed, so it is there as a whole or not at all. A part's name is never used
@@ -19,9 +21,9 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -32,11 +34,28 @@ import pyarrow.compute as pc
 from wrongturn import columns as parquet
 from wrongturn.columns import PROBLEMS, TRACES, Part, naming
 from wrongturn.errors import WrongturnError
-from wrongturn.folder import agree, clean, disk, lock, read_manifest, sync, to_json, write_aside
+from wrongturn.folder import Journal, agree, clean, disk, lock, read_manifest, sync, to_json, write_aside
 from wrongturn.trace import Problem, Trace
 
-_OWN = ("run.json", "problems.parquet", "traces", ".lock")  # what no artefact may be called
+_OWN = (
+    "run.json",
+    "problems.parquet",
+    "traces",
+    "failures.jsonl",
+    "vocabulary.jsonl",
+    ".lock",
+)  # what no artefact may be called
 _COMPACT = 256 << 20  # bytes, about what it takes in memory: parts are merged up to this size
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A trace that could not be made: its id, and why, in a word (to count) and in a line."""
+
+    id: str
+    problem: str
+    reason: str
+    message: str
 
 
 class Run:
@@ -200,8 +219,30 @@ class Run:
         except FileNotFoundError:
             return {}
         for row in rows:
-            row["prompt_ids"] = tuple(row["prompt_ids"].tolist())
+            row["prompt_ids"], row["messages"] = tuple(row["prompt_ids"].tolist()), tuple(row["messages"])
         return {row["id"]: Problem(**row) for row in rows}
+
+    def add_failures(self, failures: Iterable[Failure]) -> None:
+        """Record traces that could not be made; the next call with the same settings tries them again."""
+        with self._writing():
+            Journal(self.path / "failures.jsonl").append(asdict(failure) for failure in failures)
+
+    def failures(self) -> list[Failure]:
+        """What could not be made so far, the last reason of each."""
+        done = self.done()
+        found = {row["id"]: Failure(**row) for row in Journal(self.path / "failures.jsonl").rows()}
+        return [failure for id, failure in found.items() if id not in done]
+
+    def add_vocabulary(self, texts: Mapping[int, str]) -> None:
+        """Record what token ids mean."""
+        with self._writing():
+            known = self.vocabulary()
+            new = ((token, text) for token, text in texts.items() if known.get(token) != text)
+            Journal(self.path / "vocabulary.jsonl").append(new)
+
+    def vocabulary(self) -> dict[int, str]:
+        """Texts of token ids as recorded; {} where the task knows them."""
+        return dict(Journal(self.path / "vocabulary.jsonl").rows())
 
     def write(self, name: str, content: Any) -> Path:
         """Store an artefact under a relative path: bytes, text, or what JSON can hold (dataclasses and arrays too).

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from wrongturn.signals import FIELDS, Signals
+from wrongturn.vocabulary import Message
 
-TRACE_VERSION = 1
+TRACE_VERSION = 2
 """Version of the stored trace. A change of its fields raises it and adds a step to ``MIGRATIONS``."""
 
 Ids = npt.NDArray[np.int32]
+
+OUTCOMES = ("right", "wrong", "ungraded", "truncated", "unparsed", "missing")
+"""Graded; no reference; cut at a token limit before an answer; ended without one; no tokens at all."""
 
 FINISH = ("stop", "length", "until", "budget", "cancelled")
 """Why decoding ended: end token, token limit, a stop condition, the budget, or the caller."""
@@ -22,14 +27,18 @@ FINISH = ("stop", "length", "until", "budget", "cancelled")
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is asked. ``group`` is what results are broken down by (a distribution, a level, a subject)."""
+    """What is asked. ``group`` is what results are broken down by (a distribution, a level, a subject).
+
+    Without ``prompt_ids`` the model's own vocabulary makes them, of ``messages`` or else of the task's prompt.
+    """
 
     id: str
     task: str
     prompt: str
-    prompt_ids: tuple[int, ...]
+    prompt_ids: tuple[int, ...] = ()
     reference: str | None = None
     group: str = ""
+    messages: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,8 @@ class Usage:
 class Trace:
     """One rollout: token ids in, token ids out, and what the model's distribution said at each token.
 
+    ``offsets`` says where each token's text ends in ``text``, in characters (empty: unknown); an id is -1 where nobody
+    knows it (imported text).
     ``signals`` and ``top_*`` have one entry per completion token; injected tokens are NaN there. ``top_ids`` and
     ``top_logprobs`` are [tokens, k], best first, padded with -1 and NaN. ``correct`` is the grade of the answer
     (None: ungraded); ``draft`` numbers what a strategy wrote for one problem, in the order begun; ``onset`` is the
@@ -91,6 +102,7 @@ class Trace:
     draft: int = 0
     strategy: str = "sample"
     text: str = ""
+    offsets: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     answer: str | None = None
     correct: bool | None = None
     onset: int | None = None
@@ -105,6 +117,22 @@ class Trace:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def pieces(self) -> list[str] | None:
+        """The text of each token, None where unknown."""
+        if len(self.offsets) != len(self.ids):
+            return None
+        return [self.text[start:stop] for start, stop in pairwise([0, *self.offsets.tolist()])]
+
+    @property
+    def outcome(self) -> str:
+        """What became of it, one of ``OUTCOMES``: a failure is not always a wrong answer."""
+        if len(self.ids) == 0:
+            return "missing"
+        if self.answer is None:
+            return "truncated" if self.finish in ("length", "budget") else "unparsed"
+        return "ungraded" if self.correct is None else "right" if self.correct else "wrong"
 
     def _repr_html_(self) -> str:
         """How a notebook shows a trace: tokens shaded by entropy, the onset marked."""
@@ -137,7 +165,7 @@ class Trace:
         """
         record = migrate(dict(record))
         try:
-            for name in ("prompt_ids", "ids"):
+            for name in ("prompt_ids", "ids", "offsets"):
                 record[name] = np.asarray(record[name], np.int32)
             shape = len(record["ids"]), int(record["top_k"])
             lineage = [record[f"lineage.{name}"] for name in ("parent", "at", "reason")]
@@ -158,6 +186,8 @@ class Trace:
 
     def _check_lengths(self) -> None:
         n, tops = len(self.ids), self.top_ids.shape
+        if len(self.offsets) not in (0, n):
+            raise ValueError(f"trace {self.id!r}: {n} tokens, but {len(self.offsets)} text offsets")
         if self.signals.shape != (n,):
             raise ValueError(f"trace {self.id!r}: {n} tokens, but signals of shape {self.signals.shape}")
         if self.top_logprobs.shape != tops or len(tops) != 2 or (tops[1] and tops[0] != n):
@@ -170,7 +200,7 @@ _NESTED = {"signals", "usage", "lineage", "top_ids", "top_logprobs"}
 _PLAIN = tuple(f.name for f in fields(Trace) if f.name not in _NESTED)
 _USAGE = tuple(f.name for f in fields(Usage))
 
-MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: lambda record: record | {"offsets": ()}}
 """``MIGRATIONS[v]`` turns a record of version v into one of version v + 1."""
 
 

@@ -18,8 +18,14 @@ _BLANK_LINE = re.compile(r"\n[^\S\n]*\n\s*\Z")
 
 
 def segments(task: Task, trace: Trace) -> NDArray[np.intp]:
-    """``[n, 2]`` token spans ``start:stop`` that tile the trace; the last one may be unfinished."""
-    return spans(task.boundaries(trace.ids))
+    """``[n, 2]`` token spans ``start:stop`` that tile the trace; the last one may be unfinished.
+
+    Where the task has no tokens of its own, blank lines end a step; one of unknown text is a single step.
+    """
+    try:
+        return spans(task.boundaries(trace.ids))
+    except ValueError:
+        return spans(blank_lines(trace.pieces or [""] * len(trace)))
 
 
 def spans(boundaries: ArrayLike) -> NDArray[np.intp]:

@@ -14,8 +14,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from wrongturn.errors import EngineError
 from wrongturn.signals import SignalConfig, Signals
 from wrongturn.trace import Ids
+from wrongturn.vocabulary import Message, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,12 @@ class Capabilities:
     logits: bool = False
     hidden_states: bool = False
     edits: bool = False  # takes a logit edit per step
+    token_ids: bool | None = None  # takes prompts as ids and returns ids; None, here and below: not known
+    seeds: bool | None = None  # the same seed gives the same tokens
+    echo: bool | None = None  # returns logprobs of the prompt
+    prefix_caching: bool | None = None
+    streaming: bool | None = None  # logprobs also while streaming
+    n: bool | None = None  # several completions in one request
 
     def dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -84,6 +92,11 @@ class Watch(Protocol):
 class Until(Protocol):
     """A stop condition. Equal conditions share one :class:`Watch`; so they are frozen, hashable dataclasses."""
 
+    @property
+    def needs_logprobs(self) -> bool:
+        """Whether it can only fire where the engine tells probabilities."""
+        ...
+
     def watch(self, rows: int) -> Watch:
         """Fresh state for up to ``rows`` concurrent requests."""
         ...
@@ -113,6 +126,7 @@ class Request:
     top_k: int = 0
     chunk: int | None = None  # tokens per yielded chunk; None: everything at once, at the end
     signals: SignalConfig = field(default_factory=SignalConfig)
+    hidden: tuple[int, ...] = ()  # layers whose states are wanted: 0 the embeddings, i after layer i, -1 the last
 
 
 @dataclass(slots=True, repr=False)
@@ -120,6 +134,7 @@ class Chunk:
     """A piece of a continuation: one entry per token. ``finish`` is set on the last chunk, as are the prefill counts.
 
     ``pending`` holds, where ``finish`` is "until", the signals (length 1) of the distribution that made it stop.
+    ``hidden`` [tokens, layers, width] holds the states that each token was drawn from, where the request asked for them.
     """
 
     ids: Ids
@@ -130,6 +145,7 @@ class Chunk:
     prompt: int = 0  # tokens computed by prefill for this request
     reused: int = 0  # prefix tokens found in the cache
     pending: Signals | None = None
+    hidden: npt.NDArray[np.float16] | None = None
 
     def __repr__(self) -> str:
         # Short: asyncio.run of Python 3.11 formats its result (in signal.signal), which took 10 ms per chunk.
@@ -137,7 +153,9 @@ class Chunk:
 
     def __getitem__(self, span: slice) -> Chunk:
         """The tokens of a slice."""
-        return Chunk(self.ids[span], self.signals[span], self.top_ids[span], self.top_logprobs[span])
+        chunk = Chunk(self.ids[span], self.signals[span], self.top_ids[span], self.top_logprobs[span])
+        chunk.hidden = None if self.hidden is None else self.hidden[span]
+        return chunk
 
     @classmethod
     def concat(cls, chunks: Sequence[Chunk]) -> Chunk:
@@ -152,6 +170,7 @@ class Chunk:
             last.prompt,
             last.reused,
             last.pending,
+            None if last.hidden is None else np.concatenate([c.hidden for c in chunks if c.hidden is not None]),
         )
 
 
@@ -161,6 +180,8 @@ class Engine(ABC):
     name: str
     model: str
     capabilities: Capabilities
+    vocabulary: Vocabulary | None = None  # None: the task has its own
+    concurrency: int = 96  # problems to keep in flight: somewhat more than a batch, so that it never waits for one
 
     @abstractmethod
     def stream(self, request: Request) -> AsyncGenerator[Chunk, None]:
@@ -173,9 +194,22 @@ class Engine(ABC):
         """The whole continuation."""
         return Chunk.concat([chunk async for chunk in self.stream(request)])
 
+    async def ready(self) -> None:  # noqa: B027 (most engines know themselves)
+        """Find out what a remote engine can do, once, before anything is asked of it."""
+
+    async def prompt(self, messages: Sequence[Message]) -> Sequence[int]:
+        """Token ids of a conversation, ready for the answer. Raises ``EngineError`` for a model without a chat."""
+        if self.vocabulary is None:
+            raise EngineError(f"{self.name}: {self.model} has no vocabulary of words to put a question in", fatal=True)
+        return self.vocabulary.prompt(messages)
+
+    def identity(self) -> dict[str, Any]:
+        """Which model this is: what a run's traces must have in common. Not where it runs, nor what it can do there."""
+        return {"engine": self.name, "model": self.model}
+
     def provenance(self) -> dict[str, Any]:
-        """What is stamped on traces: engine, model, capabilities."""
-        return {"engine": self.name, "model": self.model, "capabilities": self.capabilities.dict()}
+        """What is stamped on traces: the identity, and what the engine can do. Never a key."""
+        return self.identity() | {"capabilities": self.capabilities.dict()}
 
     def check(self, request: Request) -> None:
         """The bad input every engine refuses alike."""
@@ -187,6 +221,8 @@ class Engine(ABC):
         ):
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
+        if request.hidden and not known.hidden_states:
+            raise ValueError(f"the engine {self.name} does not tell hidden states")
         if len(prefix) == 0:
             raise ValueError("the prefix is empty: there must be at least one token to continue")
         start = len(prefix) if request.start is None else request.start

@@ -21,10 +21,13 @@ import numpy as np
 import onnxruntime as ort
 
 from wrongturn.engines._cache import Cache
+from wrongturn.engines._draw import Floats
 from wrongturn.engines._loop import BatchEngine, Job
-from wrongturn.engines._rows import Floats, Slots
+from wrongturn.engines._rows import Slots
 from wrongturn.engines.base import Capabilities
+from wrongturn.tasks.graph_text import VOCAB, GraphVocabulary
 from wrongturn.trace import Ids
+from wrongturn.vocabulary import Vocabulary
 
 
 class Embedded(BatchEngine):
@@ -47,15 +50,16 @@ class Embedded(BatchEngine):
         vocab, context = config["vocab_size"], config["max_position_embeddings"]
         super().__init__(slots, vocab, context)
         self.model = folder.name
+        self.vocabulary = vocabulary(folder)
         self.capabilities = Capabilities(vocab_size=vocab, context=context, top_k=vocab)
         self._weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
         layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
         self._cache = Cache(layers, heads, context, config["head_dim"], slots, retained)
         self._graph = Graph(folder / "graph.onnx", self._cache.kv, slots, vocab, threads)
 
-    def provenance(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """Also says which weights (the beginning of their SHA-256)."""
-        return super().provenance() | {"weights": self._weights}
+        return super().identity() | {"weights": self._weights}
 
     def _begin(self, job: Job, slot: int) -> bool:
         if job.behind is not None and self._on_its_way(*job.behind):
@@ -100,6 +104,19 @@ class Embedded(BatchEngine):
 def packaged() -> Path:
     """The folder of the reasoner that comes with the package."""
     return Path(str(resources.files("wrongturn.engines"))) / "weights" / "graph_search"
+
+
+def vocabulary(folder: Path) -> Vocabulary | None:
+    """The vocabulary of a folder: graph search's own, which needs no library, where its tokenizer is that one."""
+    file = folder / "tokenizer.json"
+    if not file.exists():
+        return None
+    words = json.loads(file.read_text())["model"].get("vocab")
+    if isinstance(words, dict) and sorted(words, key=words.__getitem__) == list(VOCAB):
+        return GraphVocabulary()
+    from wrongturn.engines._tokenizer import HFVocabulary
+
+    return HFVocabulary.load(str(folder))
 
 
 class Graph:

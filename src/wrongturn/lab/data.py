@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 
+from wrongturn.lab.draw import Adjacent, graphs
 from wrongturn.tasks import graphs as gs
 
 GROUP = 16
@@ -37,70 +37,116 @@ class Recipe:
     label_weight: float = 3.0
     batch: int = 32
 
+    @classmethod
+    def only(cls, distribution: str, batch: int = 32) -> Recipe:
+        """Searches of one distribution and nothing else. Raises ``ValueError`` for a malformed one."""
+        d = gs.Distribution.parse(distribution)
+        shares = dict.fromkeys(("growth", "listing", "listing_end", "traversal", "traversal_end"), 0.0)
+        return cls(nodes=d.nodes, hops=d.hops, start_nodes=(d.nodes, d.nodes), batch=batch, **shares)
 
-Example = tuple[list[int], list[float]]  # ids, and the loss weight of each id as a target
+    def longest(self) -> int:
+        """No example has more tokens than this (prompt, every list, trace back, path)."""
+        edges = round(1.8 * self.nodes)
+        return 4 * edges + 4 + 3 * self.nodes + 2 * edges + 4 * self.nodes
+
+    def shares(self, p: float) -> tuple[float, float]:
+        """The share of listing and of traversal drills."""
+        fade = max(0.0, 1 - p / self.drill_until)
+        listing = self.listing_end + (self.listing - self.listing_end) * fade
+        return listing, self.traversal_end + (self.traversal - self.traversal_end) * fade
 
 
-def listing_drill(rng: random.Random, nodes: int) -> tuple[list[int], list[int], list[int]]:
-    """Prompt without a query, adjacency of all nodes in random order: (prompt, trace, positions that carry no loss)."""
-    query = gs.Query(gs.random_edges(rng, nodes), 0, 0)
-    adjacent = query.neighbours()
-    order = rng.sample(sorted(adjacent), len(adjacent))
-    prompt = gs.prompt_ids(query)[:-3]
-    trace, free = [gs.OPEN], []
-    for node in order:
-        free.append(len(trace))
-        trace += gs.listing(node, adjacent[node])
-    return prompt, trace, free
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids. The loss is on the trace, except at ``free`` places of it."""
+
+    prompt: npt.NDArray[np.int64]
+    trace: list[int]
+    free: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.prompt) + len(self.trace)
 
 
-def traversal_drill(rng: random.Random, nodes: int) -> tuple[list[int], list[int], list[int]]:
+def searches(rng: np.random.Generator, nodes: int, hops: tuple[int, int], number: int) -> list[Example]:
+    """Queries and their gold traces; path lengths uniform in ``hops``."""
+    drawn = graphs(rng, nodes, number, rng.integers(hops[0], hops[1], number, endpoint=True))
+    ends = drawn.source.tolist(), drawn.target.tolist()
+    return [
+        Example(prompt, search(adjacent, source, target))
+        for prompt, adjacent, source, target in zip(drawn.prompts(), drawn.adjacent(), *ends, strict=True)
+    ]
+
+
+def listing_drills(rng: np.random.Generator, nodes: int, number: int) -> list[Example]:
+    """Prompt without a question; the adjacency of all nodes in random order."""
+    drawn = graphs(rng, nodes, number)
+    made = []
+    for prompt, adjacent in zip(drawn.prompts(0), drawn.adjacent(), strict=True):
+        trace, free = [gs.OPEN], []
+        ends, begin = adjacent
+        nodes_there = [u for u in range(gs.LABELS) if begin[u] < begin[u + 1] or u in ends[: begin[-1]]]
+        for node in rng.permutation(nodes_there).tolist():
+            free.append(len(trace))
+            trace += gs.listing(node, ends[begin[node] : begin[node + 1]])
+        made.append(Example(prompt, trace, tuple(free)))
+    return made
+
+
+def traversal_drills(rng: np.random.Generator, nodes: int, number: int) -> list[Example]:
     """Prompt with a source and no target: expand everything reachable, then trace back from the node found last.
 
     Teaches the queue and the trace back beyond the path lengths of the searches, which name their target.
     """
-    edges = gs.random_edges(rng, nodes)
-    source = rng.choice(sorted({node for edge in edges for node in edge}))
-    adjacent = gs.Query(edges, source, source).neighbours()
-    last = list(gs.distances(adjacent, source))[-1]  # a dict in order of discovery
-    query = gs.Query(edges, source, last)
-    prompt = gs.prompt_ids(query)[:-2]
-    trace = [gs.OPEN]
-    for node in gs.distances(adjacent, source):
-        trace += gs.listing(node, adjacent[node])
-    trace[-1] = gs.FOUND
-    return prompt, trace + gs.trace_back(query), []
+    drawn = graphs(rng, nodes, number)
+    sources = drawn.source.tolist()
+    return [
+        Example(prompt, search(adjacent, source, None))
+        for prompt, adjacent, source in zip(drawn.prompts(1), drawn.adjacent(), sources, strict=True)
+    ]
 
 
-def search(rng: random.Random, nodes: int, hops: tuple[int, int]) -> tuple[list[int], list[int], list[int]]:
-    """A query and its gold trace."""
-    query = gs.random_query(rng, nodes, hops)
-    return gs.prompt_ids(query), gs.gold(query), []
-
-
-def examples(recipe: Recipe, rng: random.Random, p: float) -> Iterator[Example]:
-    """Endless examples at progress ``p``."""
-    fade = max(0.0, 1 - p / recipe.drill_until)
-    listing = recipe.listing_end + (recipe.listing - recipe.listing_end) * fade
-    traversal = recipe.traversal_end + (recipe.traversal - recipe.traversal_end) * fade
-    grown = min(1.0, p / recipe.growth) if recipe.growth > 0 else 1.0
-    while True:
-        small = rng.randint(*recipe.start_nodes)
-        nodes = round(small + (recipe.nodes - small) * grown)
-        kind = rng.random()
-        if kind < listing:
-            prompt, trace, free = listing_drill(rng, nodes)
-        elif kind < listing + traversal:
-            prompt, trace, free = traversal_drill(rng, nodes)
+def search(adjacent: Adjacent, source: int, target: int | None) -> list[int]:
+    """The gold trace (as :func:`wrongturn.tasks.graphs.gold`) in one pass; without a target, that of a traversal."""
+    ends, begin = adjacent
+    trace, parent, queue = [gs.OPEN], {source: -1}, [source]
+    for u in queue:  # which grows
+        around = ends[begin[u] : begin[u + 1]]
+        trace += (u + gs.FIRST_LABEL, gs.LIST)
+        for v in around:
+            trace += (v + gs.FIRST_LABEL, gs.COMMA)
+            if v not in parent:
+                parent[v] = u
+                queue.append(v)
+        if around:
+            trace[-1] = gs.NEXT
         else:
-            low, high = recipe.hops
-            prompt, trace, free = search(rng, nodes, (min(low, 2), min(high, max(2, nodes - 3))))
-        weight = [0.0] * len(prompt) + [
-            recipe.label_weight if gs.FIRST_LABEL <= t < gs.FIRST_LABEL + gs.LABELS else 1.0 for t in trace
-        ]
-        for i in free:
-            weight[len(prompt) + i] = 0.0
-        yield prompt + trace, weight
+            trace.append(gs.NEXT)
+        if target in around:
+            break
+    trace[-1] = gs.FOUND
+    node, back = queue[-1] if target is None else target, []
+    while node >= 0:
+        back += (node + gs.FIRST_LABEL, gs.COMMA)
+        node = parent[node]
+    back.pop()
+    return [*trace, *back, gs.DONE, *back[::-1], gs.EOS]
+
+
+def examples(recipe: Recipe, rng: np.random.Generator, p: float, number: int) -> list[Example]:
+    """``number`` examples at progress ``p``, in random order."""
+    grown = min(1.0, p / recipe.growth) if recipe.growth > 0 else 1.0
+    small = rng.integers(recipe.start_nodes[0], recipe.start_nodes[1], number, endpoint=True)
+    sizes = np.rint(small + (recipe.nodes - small) * grown).astype(int)
+    kinds = np.searchsorted(np.cumsum(recipe.shares(p)), rng.random(number), side="right")
+    made: list[Example] = []
+    for nodes in np.unique(sizes).tolist():
+        listing, traversal, full = (int(((sizes == nodes) & (kinds == k)).sum()) for k in range(3))
+        high = min(recipe.hops[1], max(2, nodes - 3))  # a small graph has no long paths
+        made += listing_drills(rng, nodes, listing)
+        made += traversal_drills(rng, nodes, traversal)
+        made += searches(rng, nodes, (min(recipe.hops[0], high), high), full)
+    return [made[i] for i in rng.permutation(number).tolist()]
 
 
 def batches(recipe: Recipe, seed: int, number: int, progress: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -110,15 +156,20 @@ def batches(recipe: Recipe, seed: int, number: int, progress: float) -> Iterator
     ``progress``) alone, so a resumed training sees what an uninterrupted one would have seen.
     """
     group, within = divmod(number, GROUP)
-    rng = random.Random(f"{seed}/{group}")
-    pool = list(islice(examples(recipe, rng, progress), GROUP * recipe.batch))
-    pool.sort(key=lambda example: len(example[0]))
-    for k in rng.sample(range(GROUP), GROUP)[within:]:
+    rng = np.random.default_rng([seed, group])
+    pool = examples(recipe, rng, progress, GROUP * recipe.batch)
+    pool.sort(key=len)
+    weigh = np.ones(len(gs.VOCAB), np.float32)
+    weigh[gs.FIRST_LABEL : gs.FIRST_LABEL + gs.LABELS] = recipe.label_weight
+    for k in rng.permutation(GROUP)[within:].tolist():
         rows = pool[k * recipe.batch : (k + 1) * recipe.batch]
-        longest = -(-max(len(ids) for ids, _ in rows) // 8) * 8
+        longest = -(-len(rows[-1]) // 8) * 8
         ids = np.full((recipe.batch, longest), gs.PAD, np.int64)
-        weights = np.zeros((recipe.batch, longest), np.float32)
-        for r, (row, weight) in enumerate(rows):
-            ids[r, : len(row)] = row
-            weights[r, : len(row)] = weight
-        yield ids, weights
+        carries = np.zeros((recipe.batch, longest), bool)
+        for r, example in enumerate(rows):
+            start = len(example.prompt)
+            ids[r, :start] = example.prompt
+            ids[r, start : len(example)] = example.trace
+            carries[r, start : len(example)] = True
+            carries[r, [start + i for i in example.free]] = False
+        yield ids, np.where(carries, weigh[ids], np.float32(0))

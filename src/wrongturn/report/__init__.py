@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from wrongturn.report.data import Pieces, pieces_of
 from wrongturn.report.html import write
 from wrongturn.report.inline import trace_html, trace_text
 
-__all__ = ["trace_html", "trace_text", "write"]
+__all__ = ["Pieces", "pieces_of", "trace_html", "trace_text", "write"]

@@ -56,12 +56,20 @@ BLANK = "\0"  # a token without text; entry 0 of the table, the empty string, is
 
 
 def pieces_of(trace: Trace, ids: Sequence[int]) -> Sequence[str]:
-    """Token texts by the trace's task; of an unknown task the bare ids, as ``⟨17⟩``."""
+    """Token texts by the trace's task; where that knows none, the bare ids, as ``⟨17⟩``."""
     try:
-        task = tasks.get(trace.task)
+        return tasks.get(trace.task).pieces(ids)
     except ValueError:
         return [f"⟨{i}⟩" for i in ids]
-    return task.pieces(ids)
+
+
+def token_texts(trace: Trace, pieces: Pieces) -> Sequence[str]:
+    """The text of each token of a trace: its own where it has them."""
+    if (own := trace.pieces) is not None:
+        return own
+    distinct, inverse = np.unique(trace.ids, return_inverse=True)
+    names = pieces(trace, distinct.tolist())
+    return [names[i] for i in inverse.tolist()]
 
 
 def error_text(error: str | None) -> str:
@@ -327,26 +335,24 @@ class _Packer:
         p = np.exp(np.nan_to_num(logprobs[listed], nan=-np.inf))
         chances[:, : top.shape[1]] = np.rint(254 * np.sqrt(np.clip(p, 0, 1)))
 
-        ids = np.concatenate([trace.ids[:end], others.ravel()])
-        distinct, inverse = np.unique(ids, return_inverse=True)
+        pieces = token_texts(trace, self.pieces)[:end]
+        texts = np.array([table[piece or BLANK] for piece in pieces], np.int32)
+        distinct, inverse = np.unique(others, return_inverse=True)
         known = distinct[distinct >= 0].tolist()
-        padding = len(distinct) - len(known)
-        pieces = ["", *self.pieces(trace, known)] if padding else list(self.pieces(trace, known))
-        numbers = [0] * padding + [table[piece or BLANK] for piece in pieces[padding:]]
-        texts = np.array(numbers, np.int32)[inverse] if len(ids) else np.zeros(0, np.int32)
+        numbers = [0] * (len(distinct) - len(known)) + [table[name or BLANK] for name in self.pieces(trace, known)]
 
-        flags = boundaries_of(trace, [pieces[i] for i in inverse[:end].tolist()]).astype(np.uint8) * BOUNDARY
+        flags = boundaries_of(trace, pieces).astype(np.uint8) * BOUNDARY
         flags |= (signals.fork > 0).astype(np.uint8) * FORK | listed.astype(np.uint8) * LISTED
         for last, error in self._wrong_steps(i):
             if last < end:
                 flags[last] |= error << ERROR_SHIFT
         return _Columns(
-            texts[:end],
+            texts,
             _thousandths(signals.entropy),
             _thousandths(signals.nll),
             _margin(signals.margin),
             flags,
-            texts[end:].reshape(others.shape),
+            np.array(numbers, np.int32)[inverse].reshape(others.shape),
             chances,
         )
 

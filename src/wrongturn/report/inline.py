@@ -12,7 +12,7 @@ import numpy as np
 from rich.style import Style
 from rich.text import Text
 
-from wrongturn.report.data import Pieces, boundaries_of, entropy_scale, error_text, pieces_of
+from wrongturn.report.data import Pieces, boundaries_of, entropy_scale, error_text, pieces_of, token_texts
 from wrongturn.trace import Trace
 
 SHOWN = 1200
@@ -208,9 +208,7 @@ def _summary(trace: Trace) -> str:
 
 def _items(trace: Trace, pieces: Pieces, shown: int) -> Iterator[_Token | _Gap]:
     """The tokens to show, and the gaps between them."""
-    distinct, inverse = np.unique(trace.ids, return_inverse=True)
-    names = list(pieces(trace, distinct.tolist()))
-    texts = [names[i] for i in inverse.tolist()]
+    texts = token_texts(trace, pieces)
     ends = boundaries_of(trace, texts)
     texts = [text or "∅" for text in texts]
     if texts and texts[-1] == "∅" and trace.finish == "stop":

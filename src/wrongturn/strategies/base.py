@@ -17,6 +17,7 @@ from typing import Annotated, Any, get_type_hints
 import numpy as np
 
 from wrongturn.engines.base import Chunk, Engine, Meter, Request, Sampling, Until
+from wrongturn.errors import EngineError
 from wrongturn.signals import SignalConfig, Signals
 from wrongturn.tasks.base import Task
 from wrongturn.trace import Ids, Usage
@@ -80,6 +81,7 @@ class Context:
         task: Task,
         prompt_ids: Iterable[int],
         *,
+        name: str = "this strategy",
         sampling: Sampling | None = None,
         max_tokens: int = 256,
         budget: int | None = None,
@@ -95,7 +97,7 @@ class Context:
         self.events: list[dict[str, Any]] = []
         self.meter = Meter(budget)
         self.usage = Usage()
-        self._engine, self._task, self._seed, self._top_k = engine, task, seed, top_k
+        self._engine, self._task, self._name, self._seed, self._top_k = engine, task, name, seed, top_k
         self._signals = signals or SignalConfig()
         self._known: list[Ids] = []  # every sequence computed so far: what a perfect prefix cache would hold
         self._began = time.monotonic()
@@ -122,6 +124,7 @@ class Context:
         if room <= 0 or self.meter.left <= 0:
             draft.finish = "length" if room <= 0 else "budget"
             return False
+        self._refuse_what_cannot_be_done(draft, until)
         most = room if max_tokens is None else min(room, max_tokens)
         if until is not None and draft.pending is not None:
             until = until.again()
@@ -213,6 +216,20 @@ class Context:
             draft.parent, draft.at, draft.reason = parent, at, reason
         self.drafts.append(draft)
         return draft
+
+    def _refuse_what_cannot_be_done(self, draft: Draft, until: Until | None) -> None:
+        """A fatal ``EngineError`` rather than an intervention that silently never happens."""
+        engine = self._engine
+        if len(draft) and not engine.capabilities.prefix:
+            raise EngineError(
+                f"{self._name} continues a prefix of its own choice, which {engine.name}:{engine.model} does not offer",
+                fatal=True,
+            )
+        if until is not None and until.needs_logprobs and engine.capabilities.logprobs == "none":
+            raise EngineError(
+                f"{self._name} watches the uncertainty of tokens, but {engine.name}:{engine.model} tells no logprobs",
+                fatal=True,
+            )
 
     def _charge(self, prefix: Ids, chunk: Chunk) -> None:
         self.usage.prompt += chunk.prompt

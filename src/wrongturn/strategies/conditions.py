@@ -35,6 +35,10 @@ class Spike:
         if self.history not in HISTORIES:
             raise ValueError(f"history must be one of {', '.join(HISTORIES)}, not {self.history!r}")
 
+    @property
+    def needs_logprobs(self) -> bool:
+        return True
+
     def watch(self, rows: int) -> SpikeWatch:
         return SpikeWatch(self, rows)
 
@@ -103,6 +107,10 @@ class Wrote:
     tokens: tuple[int, ...]
     draw_first: bool = False
 
+    @property
+    def needs_logprobs(self) -> bool:
+        return False
+
     def watch(self, rows: int) -> WroteWatch:
         return WroteWatch(self, rows)
 
@@ -134,6 +142,10 @@ class AnyOf:
     """Stop as soon as one of ``conditions`` does."""
 
     conditions: tuple[Until, ...]
+
+    @property
+    def needs_logprobs(self) -> bool:
+        return any(condition.needs_logprobs for condition in self.conditions)
 
     def watch(self, rows: int) -> AnyOfWatch:
         return AnyOfWatch([condition.watch(rows) for condition in self.conditions])

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 from wrongturn.tasks.base import Check, Segment, Task
+from wrongturn.tasks.code import allow as allow_code
+from wrongturn.tasks.files import read_problems
 from wrongturn.tasks.graphs import Distribution, GraphSearch
+from wrongturn.tasks.registry import get, names, register
+from wrongturn.tasks.text import TextTask
 from wrongturn.trace import Problem
 
-__all__ = ["Check", "Distribution", "GraphSearch", "Segment", "Task", "get", "graph_search"]
-
-_TASKS: dict[str, Task] = {task.name: task for task in (GraphSearch(),)}
-
-
-def get(name: str) -> Task:
-    """The task of that name. Raises ``ValueError`` naming the tasks there are."""
-    if name not in _TASKS:
-        raise ValueError(f"unknown task {name!r} (expected one of {', '.join(_TASKS)})")
-    return _TASKS[name]
+__all__ = [
+    "Check",
+    "Distribution",
+    "GraphSearch",
+    "Segment",
+    "Task",
+    "TextTask",
+    "allow_code",
+    "get",
+    "graph_search",
+    "names",
+    "read_problems",
+    "register",
+]
 
 
 def graph_search(nodes: int = 15, hops: tuple[int, int] = (2, 4), n: int = 100, seed: int = 0) -> list[Problem]:

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from wrongturn.trace import Problem
+from wrongturn.vocabulary import Message, Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,31 @@ class Check:
 class Task(Protocol):
     """Grading sees the problem and its reference; strategies see neither."""
 
-    name: str
-    stop_ids: tuple[int, ...]
-    boundary_ids: tuple[int, ...]  # tokens that end a step
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Tokens that end a completion."""
+        ...
+
+    @property
+    def boundary_ids(self) -> tuple[int, ...]:
+        """Tokens that end a step."""
+        ...
+
+    @property
+    def slow(self) -> bool:
+        """Whether grading may take long: it is then called in a thread."""
+        ...
+
+    def on(self, vocabulary: Vocabulary | None) -> Task:
+        """The task as a model with that vocabulary reads and writes it (None: the task has tokens of its own)."""
+        ...
+
+    def messages(self, problem: Problem) -> list[Message]:
+        """What is put to a chat model."""
+        ...
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text."""
@@ -61,8 +84,12 @@ class Task(Protocol):
         """The final answer of a completion, None where it has none."""
         ...
 
-    def grade(self, problem: Problem, answer: str | None) -> bool:
-        """Whether the answer is right."""
+    def answer_text(self, text: str) -> str | None:
+        """The final answer in the text of a completion, None where it has none."""
+        ...
+
+    def grade(self, problem: Problem, answer: str | None) -> bool | None:
+        """Whether the answer is right; None where that cannot be said (no reference, a grader that ran out of time)."""
         ...
 
     def check(self, problem: Problem, ids: Sequence[int] | np.ndarray) -> Check | None:

@@ -17,6 +17,7 @@ ERRORS: dict[str, str] = {
     "dup_nbr": "listed a neighbour twice",
     "not_in_queue": "expanded a node that was never listed",
     "fifo": "expanded a queued node that was not the head of the queue",
+    "order": "expanded a listed node out of turn (searches other than breadth-first)",
     "revisit": "expanded a node a second time",
     "early_stop": "stopped before the target was listed",
     "late_stop": "went on after the target was listed",
@@ -31,8 +32,11 @@ ERRORS: dict[str, str] = {
 
 
 @dataclass(slots=True)
-class _Search:
-    """The state a trace implies: queue and discoverers as *written*; later steps are judged in their context."""
+class Search:
+    """The state a trace implies: queue and discoverers as *written*; later steps are judged in their context.
+
+    This one is breadth-first; other orders (:mod:`wrongturn.tasks.graph_orders`) say otherwise what may come next.
+    """
 
     query: Query
     adjacent: dict[int, list[int]] = field(init=False)
@@ -69,8 +73,8 @@ class _Search:
             error = "revisit"
         elif label not in self.queue:
             error = "not_in_queue"
-        elif label != self.queue[0]:
-            error = "fifo"
+        else:
+            error = self.turn(label)
         if label in self.queue:
             self.queue.remove(label)
         self.expanded.add(label)
@@ -88,21 +92,33 @@ class _Search:
         if label is None:
             return "syntax"
         real = self.adjacent.get(self.node, [])
-        expected = next((v for v in real if not self.listed or v > self.listed[-1]), None)
         error = None
         if label in self.listed:
             error = "dup_nbr"
         elif label not in real:
             error = "halluc_nbr"
-        elif label != expected:
+        elif label not in self.due():
             error = "skip_nbr"
         self.listed.append(label)
+        self.discover(label)
+        self.phase = "separator"
+        return error
+
+    def turn(self, label: int) -> str | None:
+        """The error of expanding this node of the queue now, None where it may."""
+        return None if label == self.queue[0] else "fifo"
+
+    def due(self) -> list[int]:
+        """The neighbours that may be listed next: one, as long as there is any."""
+        real = self.adjacent.get(self.node, [])
+        return [v for v in real if not self.listed or v > self.listed[-1]][:1]
+
+    def discover(self, label: int) -> None:
+        """A node has been listed."""
         if label not in self.parent and label != self.query.source:
             self.parent[label] = self.node
             if label not in self.expanded:
                 self.queue.append(label)
-        self.phase = "separator"
-        return error
 
     def _separator(self, token: int, label: int | None) -> str | None:
         if token in (NEXT, FOUND):
@@ -110,19 +126,16 @@ class _Search:
         if token != COMMA:
             return "syntax"
         self.phase = "neighbour"
-        return None if self._more() else "halluc_nbr"
+        return None if self.due() else "halluc_nbr"
 
     def _close(self, token: int) -> str | None:
         self.phase = "back" if token == FOUND else "node"
-        if self._more():
+        if self.due():
             return "missing_nbr"
         found = self.query.target in self.listed
         if found == (token == FOUND):
             return None
         return "late_stop" if found else "early_stop"
-
-    def _more(self) -> bool:
-        return any(v > self.listed[-1] if self.listed else True for v in self.adjacent.get(self.node, []))
 
     def _back(self, token: int, label: int | None) -> str | None:
         if label is None:
@@ -169,13 +182,13 @@ class _Search:
         return None
 
 
-def check(query: Query, ids: Sequence[int]) -> Check:
+def check(query: Query, ids: Sequence[int], order: type[Search] = Search) -> Check:
     """Follow a completion token by token; name the first offending token and judge every segment in its context.
 
     A segment after the first error is judged against the queue and discoverers *as the trace wrote them*, so a trace
     may be locally valid again after its onset. O(tokens x out-degree).
     """
-    search = _Search(query)
+    search = order(query)
     first, kind = -1, None
     segments: list[Segment] = []
     start, flaw = 0, None

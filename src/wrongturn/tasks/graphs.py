@@ -47,6 +47,7 @@ from wrongturn.tasks.graph_text import (
     prompt_ids,
 )
 from wrongturn.trace import Problem
+from wrongturn.vocabulary import Message, Vocabulary
 
 __all__ = [
     "BAR",
@@ -233,6 +234,15 @@ class GraphSearch:
     name = "graph_search"
     stop_ids: tuple[int, ...] = (EOS,)
     boundary_ids: tuple[int, ...] = (NEXT, FOUND, DONE, EOS)
+    slow = False
+
+    def on(self, vocabulary: Vocabulary | None) -> GraphSearch:
+        """The task itself: its tokens are its own."""
+        return self
+
+    def messages(self, problem: Problem) -> list[Message]:
+        """The prompt as one turn."""
+        return [{"role": "user", "content": problem.prompt}]
 
     def problems(self, distribution: str | Distribution, n: int, seed: int = 0) -> list[Problem]:
         """``n`` problems of a distribution; the same seed gives the same problems, whatever ``n`` is."""
@@ -258,6 +268,13 @@ class GraphSearch:
 
     def answer(self, ids: Sequence[int] | np.ndarray) -> str | None:
         return answer([int(i) for i in ids])
+
+    def answer_text(self, text: str) -> str | None:
+        """As :meth:`answer`; a text shows no end token, so one is added."""
+        try:
+            return answer([*encode(text), EOS])
+        except ValueError:  # not in the language of the task
+            return None
 
     def grade(self, problem: Problem, answer: str | None) -> bool:
         return grade(parse_prompt(problem.prompt_ids), answer)

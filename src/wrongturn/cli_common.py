@@ -1,0 +1,108 @@
+"""What every face on the command line shares: option types, progress bars, JSON or text, tables."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+import wrongturn
+from wrongturn.errors import WrongturnError
+
+out, err = Console(), Console(stderr=True)
+
+DISTRIBUTIONS = ("G15_2,4", "G15_5,6", "G20_5,6")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")]
+Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+Graphs = Annotated[
+    list[str], typer.Option("--graphs", help="Graph distribution, G<nodes>_<shortest>,<longest path>; repeatable.")
+]
+Folder = Annotated[Path, typer.Argument(help="A run folder.")]
+
+
+class Interrupted(Exception):
+    """Ctrl-C during long work."""
+
+
+def graph_problems(graphs: list[str], n: int, seed: int) -> list[wrongturn.Problem]:
+    """``n`` problems of each distribution."""
+    task = wrongturn.tasks.GraphSearch()
+    return [problem for name in graphs for problem in task.problems(name, n, seed)]
+
+
+def count(text: str, option: str = "--tokens") -> int:
+    """``"42M"`` -> 42 000 000; WrongturnError, which names the option, for anything else."""
+    scale = {"k": 10**3, "M": 10**6, "G": 10**9}.get(text[-1:], 1)
+    try:
+        value = round(float(text[:-1] if scale > 1 else text) * scale)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise WrongturnError(f"{option} {text!r} is no number of tokens (expected e.g. 500k or 42M)")
+    return value
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress callback that draws one bar per stage on stderr."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err) as bars:
+        stages: dict[str, Any] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            stage = what.partition(" ")[0]  # a training's description changes, its stage does not
+            if stage not in stages:
+                stages[stage] = bars.add_task(what, total=total)
+            bars.update(stages[stage], description=what, completed=done, total=total)
+
+        try:
+            yield progress
+        except KeyboardInterrupt:
+            raise Interrupted from None  # under a name of our own: the option parser would swallow the other
+
+
+def emit(facts: Any, as_json: bool, show: Callable[[Any], None]) -> None:
+    """One JSON object, or the same for people."""
+    if as_json:
+        sys.stdout.write(json.dumps(facts, allow_nan=False) + "\n")
+    else:
+        show(facts)
+
+
+def estimate(e: dict[str, Any] | None, percent: bool = True, signed: bool = False, digits: int = 1) -> str:
+    """``84.0 [80.1, 87.3]``, in percent or (with one more digit) as it is."""
+    if not e or e["value"] is None:
+        return "–"
+    scale, digits = (100, digits) if percent else (1, digits + 1)
+    value, low, high = (None if e[k] is None else e[k] * scale for k in ("value", "low", "high"))
+    shown = f"{value:{'+' if signed else ''}.{digits}f}"
+    return shown if low is None or high is None else f"{shown} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def table(title: str, *columns: str) -> Table:
+    """A table without rules, its title on the left."""
+    return Table(
+        *columns,
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )

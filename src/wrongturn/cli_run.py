@@ -1,0 +1,205 @@
+"""The commands ``wrongturn run`` and ``wrongturn collect``: whose problems, which model, how they are decoded."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from inspect import Parameter, Signature, signature
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+import wrongturn
+from wrongturn.cli_common import DISTRIBUTIONS, Graphs, Json, Seed, count, emit, graph_problems, out, progress_bars
+from wrongturn.cli_show import print_summary
+from wrongturn.engines import SPECS, Engine
+from wrongturn.errors import WrongturnError
+from wrongturn.jobs import Limits
+
+GRAPH_TOKENS, TEXT_TOKENS = 192, 4096
+"""Longest completion unless asked otherwise: the longest search of a graph needs about 180."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The options that ``run`` and ``collect`` share."""
+
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PROBLEMS]",
+            help="A file of problems (.jsonl, .csv, .parquet) or hf:DATASET; without one, graph-search problems.",
+        ),
+    ] = None
+    model: Annotated[str, typer.Option("--model", "-m", "--engine", help=f"One of {', '.join(SPECS)}.")] = "embedded"
+    base_url: Annotated[
+        list[str] | None,
+        typer.Option(help="The server of an openai model; repeatable. Default: OPENAI_BASE_URL, else localhost:8000."),
+    ] = None
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Tokenizer folder or name, for servers that tell no token ids.")
+    ] = None
+    task: Annotated[
+        str | None, typer.Option(help="How answers are read and graded: math, numeric, choice, exact, gsm8k, …")
+    ] = None
+    prompt: Annotated[str | None, typer.Option(help="Field of the question (default: the usual names).")] = None
+    reference: Annotated[str | None, typer.Option(help="Field of the reference answer.")] = None
+    group: Annotated[str | None, typer.Option(help="Field that results are broken down by.")] = None
+    graphs: Graphs = DISTRIBUTIONS  # type: ignore[assignment]  # typer wants a list in the annotation
+    problems: Annotated[
+        int | None,
+        typer.Option("--problems", "-n", min=1, help="Problems of a distribution (50) or a file (all)."),
+    ] = None
+    temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 1.0
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus that is sampled from.")] = 1.0
+    top_k: Annotated[int, typer.Option(min=0, help="Alternatives kept of each token.")] = 5
+    budget: Annotated[
+        int | None, typer.Option(min=1, help="Cap on decoded tokens per problem, all branches counted.")
+    ] = None
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, help=f"Longest completion ({GRAPH_TOKENS} for graphs, else {TEXT_TOKENS}).")
+    ] = None
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Problems in flight at once.")] = None
+    seed: Seed = 0
+
+    def open(self) -> Engine:
+        """The engine."""
+        options = {"tokenizer": self.tokenizer} if self.tokenizer is not None else {}
+        engine = wrongturn.open(self.model, base_url=self.base_url or None, **options)
+        if self.concurrency is not None:
+            engine.concurrency = self.concurrency
+        return engine
+
+    def read(self) -> list[wrongturn.Problem]:
+        """The problems."""
+        if self.source is None:
+            return graph_problems(list(self.graphs), self.problems or 50, self.seed)
+        from wrongturn.tasks.files import read_problems
+
+        return read_problems(
+            self.source,
+            task=self.task,
+            prompt=self.prompt,
+            reference=self.reference,
+            group=self.group,
+            limit=self.problems,
+            seed=self.seed,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """How traces are decoded, as :class:`wrongturn.jobs.Settings` takes it."""
+        return {
+            "sampling": wrongturn.Sampling(self.temperature, self.top_p),
+            "budget": self.budget,
+            "max_tokens": self.max_tokens or (GRAPH_TOKENS if self.source is None else TEXT_TOKENS),
+            "top_k": self.top_k,
+            "seed": self.seed,
+        }
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take the fields of :class:`Asked` as options of its own."""
+    shared = get_type_hints(Asked, include_extras=True)
+    own = get_type_hints(command, include_extras=True)
+
+    def call(**given: Any) -> None:
+        command(Asked(**{name: given.pop(name) for name in shared}), **given)
+
+    options = {f.name: Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default) for f in fields(Asked)}
+    options |= {name: p.replace(kind=Parameter.KEYWORD_ONLY) for name, p in signature(command).parameters.items()}
+    del options["asked"]
+    call.__annotations__ = {name: (own | shared)[name] for name in options} | {"return": None}
+    call.__signature__ = Signature([p.replace(annotation=call.__annotations__[name]) for name, p in options.items()])  # type: ignore[attr-defined]
+    call.__name__, call.__doc__ = command.__name__, command.__doc__
+    return call
+
+
+@with_options
+def run(
+    asked: Asked,
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Run folder; the same command resumes it.")] = Path(
+        "wrongturn-run"
+    ),
+    samples: Annotated[int, typer.Option(min=1, help="Plain samples per problem.")] = 4,
+    strategy: Annotated[
+        list[str] | None,
+        typer.Option(help="Strategy to compare with plain sampling; repeatable. Default: self_consistency:n=8, guard."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Solve problems, see where they fail, try to rescue them, and write a report."""
+    engine, problems = asked.open(), asked.read()
+    with progress_bars() as progress:
+        summary = wrongturn.run(
+            engine,
+            problems,
+            out=folder,
+            samples=samples,
+            strategies=strategy or None,
+            progress=progress,
+            **asked.settings(),
+        )
+    emit(summary, as_json, print_summary)
+
+
+@with_options
+def collect(
+    asked: Asked,
+    folder: Annotated[Path, typer.Option("--out", "-o", help="Run folder; the same command resumes it.")],
+    samples: Annotated[int, typer.Option(min=1, help="Traces per problem.")] = 1,
+    strategy: Annotated[str, typer.Option(help="How each problem is solved, e.g. 'guard:q=0.8'.")] = "sample",
+    max_tokens_total: Annotated[
+        str | None, typer.Option(help="Begin no problem once so many tokens were decoded, e.g. 2M.")
+    ] = None,
+    price: Annotated[
+        str | None, typer.Option(help="Dollars per million prompt and completion tokens, e.g. 0.15,0.60.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Collect traces into a run folder; what fails is recorded there, and tried again by the same command."""
+    began = time.monotonic()
+    limits = Limits(None if max_tokens_total is None else count(max_tokens_total, "--max-tokens-total"), dollars(price))
+    engine, problems = asked.open(), asked.read()
+    with progress_bars() as progress:
+        collected = wrongturn.collect(
+            engine,
+            problems,
+            out=folder,
+            strategy=strategy,
+            samples=samples,
+            limits=limits,
+            progress=progress,
+            **asked.settings(),
+        )
+    rows = collected.summary()
+    facts: dict[str, Any] = {
+        "run": str(folder),
+        "problems": len(collected.problems()),
+        "traces": sum(row["traces"] for row in rows),
+        "failed": dict(Counter(failure.reason for failure in collected.failures())),
+        "tokens": sum(row["decoded"] for row in rows),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    emit(facts, as_json, print_collected)
+
+
+def dollars(text: str | None) -> tuple[float, float] | None:
+    """``"0.15,0.60"`` as two numbers; WrongturnError for anything else."""
+    if text is None:
+        return None
+    try:
+        prompt, completion = (float(part) for part in text.split(","))
+    except ValueError:
+        prompt = completion = -1.0
+    if not (0 <= prompt < float("inf") and 0 <= completion < float("inf")):
+        raise WrongturnError(f"--price {text!r} is no two prices (expected e.g. 0.15,0.60)")
+    return prompt, completion
+
+
+def print_collected(facts: dict[str, Any]) -> None:
+    out.print(f"{facts['traces']} traces of {facts['problems']} problems, {facts['tokens']} tokens, in {facts['run']}")
+    for reason, n in facts["failed"].items():
+        out.print(f"{n} failed: {reason}; the same command tries them again")

@@ -1,0 +1,124 @@
+"""The commands that look at a run: ``diagnose``, ``report``, ``show``; and how their findings are printed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+import wrongturn
+from wrongturn.cli_common import Folder, Json, Seed, emit, estimate, out, table
+from wrongturn.errors import WrongturnError
+
+
+def diagnose(folder: Folder, seed: Seed = 0, as_json: Json = False) -> None:
+    """Where the run's traces failed: onset, entropy, claims."""
+    emit(wrongturn.diagnose(wrongturn.Run.open(folder), seed=seed).dict(), as_json, print_study)
+
+
+def report(folder: Folder, seed: Seed = 0, as_json: Json = False) -> None:
+    """Write the run's report.html again."""
+    emit(wrongturn.report(wrongturn.Run.open(folder), seed=seed), as_json, print_summary)
+
+
+def show(
+    folder: Folder,
+    trace: Annotated[str | None, typer.Argument(help="Trace id; without one, a list of traces.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Only wrong answers.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Most traces listed.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Show a trace in the terminal, its tokens shaded by entropy, or list the traces of a run."""
+    stored = wrongturn.Run.open(folder)
+    if trace is not None:
+        found = next((t for t in stored.traces() if t.id == trace), None)
+        if found is None:
+            raise WrongturnError(f"{folder}: no trace {trace!r} (wrongturn show {folder} lists them)")
+        emit(trace_facts(found), as_json, lambda _: print_trace(found, stored.problems()[found.problem].prompt))
+        return
+    listed = [t for t in stored.traces() if not (failed and t.correct)]
+    facts = {"traces": len(listed), "shown": [trace_facts(t, brief=True) for t in listed[:limit]]}
+    emit(facts, as_json, print_list)
+
+
+# -- how results are shown ---------------------------------------------------------------------------------------------
+
+
+def print_summary(summary: dict[str, Any]) -> None:
+    accuracy = table("Accuracy of one sample, %", "distribution", "right answers", "problems")
+    for group, e in summary["accuracy"].items():
+        accuracy.add_row(group, estimate(e), str(e["n"]))
+    out.print(accuracy)
+    print_claims(summary["claims"])
+    onset = summary["onset"]
+    out.print(
+        f"Median onset: {estimate(onset['median'])} % into a failed trace;\n"
+        f"{estimate(onset['share_30'])} % of failures begin in the first 30 %.\n"
+    )
+    compared = table(
+        "Strategies, paired per problem, %", "strategy", "right", "tokens", "against sample", "at equal tokens"
+    )
+    for row in summary["comparison"]:
+        compared.add_row(
+            row["strategy"],
+            estimate(row["accuracy"], digits=0),
+            f"{row['decoded_tokens']:.0f}",
+            estimate(row["difference"], signed=True),
+            estimate(row["equal_tokens"], signed=True),
+        )
+    out.print(compared)
+    out.print("tokens: decoded a problem, all branches; at equal tokens: to self-consistency\n", style="dim")
+    took = f" in {summary['seconds']} s" if "seconds" in summary else ""
+    out.print(f"{summary['traces']} traces of {summary['problems']} problems{took}.")
+    out.print(f"Report: {summary['report']}", soft_wrap=True)
+
+
+def print_claims(claims: list[dict[str, Any]]) -> None:
+    held = table("Claims about failures", "claim", "verdict", "here", "problems")
+    for claim in claims:
+        shown = estimate(claim["estimate"], percent=False)
+        held.add_row(claim["name"].replace("_", " "), claim["verdict"], shown, str(claim["n"]))
+    out.print(held)
+
+
+def print_study(found: dict[str, Any]) -> None:
+    for group, e in found["accuracy"].items():
+        classes = found["error_classes"].get(group, {})
+        errors = ", ".join(f"{name} {n}" for name, n in sorted(classes.items(), key=lambda item: -item[1]))
+        out.print(f"{group}: {estimate(e)} % right, n={e['n']}; first errors: {errors or 'none'}")
+    print_claims(found["claims"])
+
+
+def trace_facts(trace: wrongturn.Trace, brief: bool = False) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "id": trace.id,
+        "group": trace.group,
+        "strategy": trace.strategy,
+        "correct": trace.correct,
+        "onset": trace.onset,
+        "error": trace.error,
+        "tokens": len(trace),
+        "finish": trace.finish,
+        "answer": trace.answer,
+    }
+    if not brief:
+        entropy = [None if e != e else round(float(e), 5) for e in trace.signals.entropy]
+        facts |= {"text": trace.text, "ids": trace.ids.tolist(), "entropy": entropy, "events": trace.events}
+    return facts
+
+
+def print_list(facts: dict[str, Any]) -> None:
+    listed = table("Traces", "trace", "answer", "right", "first wrong token", "tokens")
+    for t in facts["shown"]:
+        wrong = "–" if t["onset"] in (None, -1) else f"{t['onset']} {t['error']}"
+        listed.add_row(t["id"], t["answer"] or "–", "yes" if t["correct"] else "no", wrong, str(t["tokens"]))
+    out.print(listed)
+    if facts["traces"] > len(facts["shown"]):
+        out.print(f"{len(facts['shown'])} of {facts['traces']}; more with --limit")
+
+
+def print_trace(trace: wrongturn.Trace, prompt: str) -> None:
+    from wrongturn.report.inline import trace_text
+
+    out.print(prompt, style="dim", markup=False, highlight=False)
+    out.print(trace_text(trace, width=out.width))

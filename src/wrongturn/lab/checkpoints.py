@@ -1,0 +1,101 @@
+"""Checkpoint folders: what a training leaves, goes on from, and starts from.
+
+``config.json`` holds every setting, ``log.jsonl`` what was reported, ``last/`` weights and optimiser (safetensors,
+nothing pickled) and ``state.json``. A checkpoint is written aside and swapped in, so ``last/`` is always whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from wrongturn.errors import WrongturnError
+from wrongturn.lab.folders import layout
+from wrongturn.lab.model import ModelConfig, Reasoner
+
+Optimizers = list[torch.optim.Optimizer]
+
+
+def begin(out: Path, config: Any) -> None:
+    """Write a training's settings, or compare them with the folder's. Raises ``ValueError`` where they differ."""
+    out.mkdir(parents=True, exist_ok=True)
+    settings = json.dumps(asdict(config), indent=1)
+    written = out / "config.json"
+    if written.exists() and json.loads(written.read_text()) != json.loads(settings):
+        raise ValueError(f"{written}: training was begun with other settings; choose another folder")
+    written.write_text(settings)
+
+
+def save(folder: Path, model: Reasoner, optims: Optimizers, state: dict[str, Any]) -> None:
+    """Write a checkpoint aside and swap it in."""
+    new, last, old = folder / "new", folder / "last", folder / "old"
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    save_file(model.state_dict(), new / "model.safetensors")
+    tensors: dict[str, Tensor] = {}
+    for k, optim in enumerate(optims):
+        for i, entry in optim.state_dict()["state"].items():
+            tensors |= {f"{k}/{i}/{name}": torch.as_tensor(value) for name, value in entry.items()}
+    save_file(tensors, new / "optimizer.safetensors")
+    (new / "state.json").write_text(json.dumps(state))
+    if last.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        last.rename(old)
+    new.rename(last)
+
+
+def restore(folder: Path, model: Reasoner, optims: Optimizers) -> dict[str, Any]:
+    """Load the newest whole checkpoint into model and optimisers; {} where there is none."""
+    found = next((f for f in (folder / "last", folder / "old") if (f / "state.json").exists()), None)
+    if found is None:
+        return {}
+    model.load_state_dict(load_file(found / "model.safetensors"))
+    tensors = load_file(found / "optimizer.safetensors")
+    for k, optim in enumerate(optims):
+        whole = optim.state_dict()
+        for key, value in tensors.items():
+            which, i, name = key.split("/")
+            if int(which) == k:
+                whole["state"].setdefault(int(i), {})[name] = value
+        optim.load_state_dict(whole)
+    return json.loads((found / "state.json").read_text())
+
+
+def ancestor(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], str]:
+    """Shape and weights of a checkpoint or an exported folder, and the beginning of the SHA-256 of its weights file.
+
+    Raises :class:`wrongturn.errors.WrongturnError` where the folder is neither, or its weights do not fit its config.
+    """
+    found = layout(folder)
+    if found.model.get("vocab") != ModelConfig().vocab:
+        raise WrongturnError(
+            f"{folder}: a vocabulary of {found.model.get('vocab')}, not the lab's {ModelConfig().vocab}"
+        )
+    config = ModelConfig(**found.model)
+    tensors = load_file(found.weights)
+    if found.exported:
+        tensors = from_hugging_face(config, tensors)
+    return config, tensors, hashlib.sha256(found.weights.read_bytes()).hexdigest()[:16]
+
+
+def from_hugging_face(config: ModelConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a :class:`Reasoner` from an exported checkpoint's tensors: the projections fused again."""
+    state = {"embed.weight": tensors["model.embed_tokens.weight"], "norm.weight": tensors["model.norm.weight"]}
+    for layer in range(config.layers):
+        ours, theirs = f"blocks.{layer}.", f"model.layers.{layer}."
+        for kind in ("weight", "bias"):
+            state[f"{ours}qkv.{kind}"] = torch.cat([tensors[f"{theirs}self_attn.{n}_proj.{kind}"] for n in "qkv"])
+            state[f"{ours}out.{kind}"] = tensors[f"{theirs}self_attn.o_proj.{kind}"]
+        state[f"{ours}gate_up.weight"] = torch.cat([tensors[f"{theirs}mlp.{n}_proj.weight"] for n in ("gate", "up")])
+        state[f"{ours}down.weight"] = tensors[f"{theirs}mlp.down_proj.weight"]
+        state[f"{ours}norm1.weight"] = tensors[f"{theirs}input_layernorm.weight"]
+        state[f"{ours}norm2.weight"] = tensors[f"{theirs}post_attention_layernorm.weight"]
+    return state

@@ -1,0 +1,41 @@
+"""Whether an answer is right: a grader takes the reference and the answer, and says True, False or, undecided, None."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable
+
+from wrongturn.tasks import quantity
+
+Grader = Callable[[str, str], bool | None]
+
+
+def exact(reference: str, answer: str) -> bool:
+    """The same text but for case, blanks, Unicode form, and quotes, dollars or a full stop around it. Symmetric."""
+    return _folded(reference) == _folded(answer)
+
+
+def numeric(reference: str, answer: str) -> bool | None:
+    """The same number, as :meth:`~wrongturn.tasks.quantity.Quantity.equals` says; None where the reference is none."""
+    wanted, given = quantity.parse(reference), quantity.parse(answer)
+    if wanted is None:
+        return None
+    return given is not None and wanted.equals(given)
+
+
+def choice(reference: str, answer: str) -> bool | None:
+    """The same letter, in either case, with or without brackets; None where the reference is none. Symmetric."""
+    wanted = letter(reference)
+    return None if wanted is None else wanted == letter(answer)
+
+
+def letter(text: str) -> str | None:
+    """``"(b)"`` -> ``"B"``; None for anything but one letter."""
+    match = re.fullmatch(r"[\W_]*([A-Za-z])[\W_]*", text)
+    return match[1].upper() if match else None
+
+
+def _folded(text: str) -> str:
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    return text.strip(" \"'$`“”‘’").rstrip(".").rstrip()
