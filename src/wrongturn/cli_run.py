@@ -157,6 +157,8 @@ def collect(
     price: Annotated[
         str | None, typer.Option(help="Dollars per million prompt and completion tokens, e.g. 0.15,0.60.")
     ] = None,
+    on: Annotated[str | None, typer.Option(help="'ray': on a Ray cluster (RAY_ADDRESS, else this machine).")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Ray workers; default: one for each CPU.")] = None,
     as_json: Json = False,
 ) -> None:
     """Collect traces into a run folder; what fails is recorded there, and tried again by the same command."""
@@ -171,6 +173,8 @@ def collect(
             strategy=strategy,
             samples=samples,
             limits=limits,
+            on=on,
+            workers=workers,
             progress=progress,
             **asked.settings(),
         )

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from wrongturn.compare import compare
 from wrongturn.diagnose import Study, plan, study
+from wrongturn.distributed import fill_on_ray
 from wrongturn.engines.base import Engine
 from wrongturn.errors import EngineError
 from wrongturn.jobs import NO_LIMITS, Limits, Progress, Settings, carry_out, fill, jobs, resample_jobs
@@ -72,19 +73,27 @@ def collect(
     strategy: str = "sample",
     samples: int = 1,
     limits: Limits = NO_LIMITS,
+    on: str | None = None,
+    workers: int | None = None,
     progress: Progress = silent,
     **options: Any,
 ) -> Run:
     """Traces of ``problems`` in the run folder ``out``; the same call again goes on where it stopped.
 
-    What an engine could not do is in ``run.failures()``, and is tried again by the next call. ``options`` are those of
-    :class:`wrongturn.jobs.Settings`. Raises :class:`wrongturn.errors.WrongturnError` where the folder is not a run, or
-    one made with other settings, and ``EngineError`` where the engine can do nothing of it.
+    What an engine could not do is in ``run.failures()``, and is tried again by the next call. With ``on="ray"``,
+    ``workers`` Ray actors do it, each with an engine opened as ``engine`` was (:mod:`wrongturn.distributed`).
+    ``options`` are those of :class:`wrongturn.jobs.Settings`. Raises :class:`wrongturn.errors.WrongturnError` where the
+    folder is not a run, or one made with other settings, and ``EngineError`` where the engine can do nothing of it.
     """
     settings, todo = Settings(**options), jobs(problems, strategy, samples)
     with Run.create(out, described(engine, problems, settings, strategy=strategy, samples=samples)) as run:
         run.add_problems(problems)
-        wait(fill(engine, run, todo, settings, progress, strategy, limits))
+        if on is None:
+            wait(fill(engine, run, todo, settings, progress, strategy, limits))
+        elif on == "ray" and engine.opening is not None:
+            fill_on_ray(engine.opening, run, todo, settings, progress, strategy, limits, workers=workers)
+        else:
+            raise ValueError(f"cannot collect on {on!r}: there is 'ray', for engines made by wrongturn.open")
         run.compact()
     return run
 

@@ -70,10 +70,13 @@ class Run:
         self.path = path
         self.manifest = manifest
         self._release: weakref.finalize | None = None
+        self._joined = False
         self._mutex = threading.Lock()
         self._parts: dict[str, Part] = {}  # by file name
         self._live: list[str] = []  # those no other supersedes, in order
         self._done: set[str] = set()
+        self._asked: dict[str, Problem] | None = None  # what its own writer knows to be stored: nobody else adds to it
+        self._texts: dict[int, str] | None = None
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], settings: dict[str, Any], *, resume: bool = True) -> Self:
@@ -113,6 +116,17 @@ class Run:
                 raise WrongturnError(f"{path} is not a run: it has no run.json")
             run = cls(path, manifest)
             run._refresh()
+        return run
+
+    @classmethod
+    def join(cls, path: str | os.PathLike[str]) -> Self:
+        """An existing run, to add parts to beside others: for the workers of whoever holds its lock.
+
+        Nothing keeps two of them from making the same trace: whoever holds the lock sees to that. Raises as
+        :meth:`open`.
+        """
+        run = cls.open(path)
+        run._joined = True
         return run
 
     @property
@@ -200,16 +214,19 @@ class Run:
     def add_problems(self, problems: Iterable[Problem]) -> None:
         """Store problems; those stored already are fine. Raises ``WrongturnError`` for another one of the same id."""
         with self._writing():
-            known = self.problems()
-            merged = dict(known)
+            known = self._asked = self.problems() if self._asked is None else self._asked
+            new: dict[str, Problem] = {}
             for problem in problems:
-                if merged.setdefault(problem.id, problem) != problem:
+                if (known.get(problem.id) or new.setdefault(problem.id, problem)) != problem:
                     raise WrongturnError(
                         f"{self.path}: problem {problem.id!r} is not the stored one of that id: give another --out"
                     )
-            if len(merged) > len(known):
-                table = parquet.to_table([asdict(problem) for problem in merged.values()], PROBLEMS)
-                write_aside(self.path / "problems.parquet", parquet.encode(table))
+            if new:
+                path = self.path / "problems.parquet"
+                table = parquet.to_table([asdict(problem) for problem in new.values()], PROBLEMS)
+                before = [parquet.read_problems(path)] if known else []
+                write_aside(path, parquet.encode(pa.concat_tables([*before, table])))
+                known |= new
 
     def problems(self) -> dict[str, Problem]:
         """The stored problems by id, in the order they were added."""
@@ -236,9 +253,10 @@ class Run:
     def add_vocabulary(self, texts: Mapping[int, str]) -> None:
         """Record what token ids mean."""
         with self._writing():
-            known = self.vocabulary()
-            new = ((token, text) for token, text in texts.items() if known.get(token) != text)
-            Journal(self.path / "vocabulary.jsonl").append(new)
+            known = self._texts = self.vocabulary() if self._texts is None else self._texts
+            new = {token: text for token, text in texts.items() if known.get(token) != text}
+            Journal(self.path / "vocabulary.jsonl").append(new.items())
+            known |= new
 
     def vocabulary(self) -> dict[int, str]:
         """Texts of token ids as recorded; {} where the task knows them."""
@@ -274,7 +292,7 @@ class Run:
     def _writing(self) -> Iterator[None]:
         """Under the lock, the known parts are all there are: nothing that others put there can stop an append."""
         with self._mutex, disk(self.path):
-            if not self._release:
+            if not (self._release or self._joined):
                 raise WrongturnError(f"{self.path} is open for reading only: Run.create opens it for writing")
             yield
 

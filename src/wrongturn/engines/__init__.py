@@ -24,6 +24,12 @@ def open(spec: str = "embedded", *, base_url: str | Sequence[str] | None = None,
         ValueError: there is no such engine, model folder or option.
         WrongturnError: the engine's library is not installed.
     """
+    engine = _opened(spec, base_url, options)
+    engine.opening = spec, options | ({} if base_url is None else {"base_url": base_url})
+    return engine
+
+
+def _opened(spec: str, base_url: str | Sequence[str] | None, options: dict[str, Any]) -> Engine:
     name, _, model = spec.partition(":")
     if name not in {known.partition(":")[0].partition("[")[0] for known in SPECS}:
         raise ValueError(f"unknown engine {name!r} (expected one of {', '.join(SPECS)})")

@@ -181,6 +181,7 @@ class Engine(ABC):
     model: str
     capabilities: Capabilities
     vocabulary: Vocabulary | None = None  # None: the task has its own
+    opening: tuple[str, dict[str, Any]] | None = None  # what engines.open made it of, so that a worker can
     concurrency: int = 96  # problems to keep in flight: somewhat more than a batch, so that it never waits for one
 
     @abstractmethod
