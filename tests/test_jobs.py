@@ -13,7 +13,7 @@ import pytest
 import wrongturn as wt
 from wrongturn.engines import Capabilities, Chunk, Request
 from wrongturn.engines.scripted import Scripted
-from wrongturn.errors import EngineError
+from wrongturn.errors import EngineError, WrongturnError
 from wrongturn.jobs import Limits, Settings, carry_out, jobs
 from wrongturn.store import Failure
 from wrongturn.strategies import Context
@@ -170,6 +170,29 @@ def test_a_trigger_needs_an_engine_that_tells_probabilities() -> None:
     engine.capabilities = Capabilities(vocab_size=len(WORDS), context=4096, logprobs="none")
     with pytest.raises(EngineError, match="guard watches the uncertainty of tokens, but scripted:script tells no logp"):
         wt.solve(engine, questions(1), strategy="guard")
+
+
+def test_a_grader_that_fails_costs_no_trace(tmp_path: Path) -> None:
+    def grader(reference: str, answer: str) -> bool:
+        raise ZeroDivisionError("oh")
+
+    wt.tasks.register(wt.tasks.TextTask("clumsy", grader))
+    asked = [wt.Problem("q", "clumsy", "2+2?", reference="4")]
+    (trace,) = wt.collect(Talker(), asked, out=tmp_path / "run").traces()
+    assert trace.correct is None
+    assert trace.events == [{"event": "ungraded", "why": trace.events[0]["why"]}]
+    assert "ZeroDivisionError" in trace.events[0]["why"]
+
+
+def test_a_task_that_cannot_be_graded_here_says_so_before_a_model_is_asked() -> None:
+    def missing() -> None:
+        raise WrongturnError("no library")
+
+    engine = Talker()
+    wt.tasks.register(wt.tasks.TextTask("unable", lambda reference, answer: True, needs=missing))
+    with pytest.raises(WrongturnError, match="no library"):
+        wt.solve(engine, [wt.Problem("q", "unable", "2+2?", reference="4")])
+    assert engine.asked == 0
 
 
 def test_prices_add_up() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from wrongturn import tasks
 from wrongturn.diagnose import Cut
 from wrongturn.engines.base import Chunk, Engine, Sampling
-from wrongturn.errors import EngineError
+from wrongturn.errors import EngineError, WrongturnError
 from wrongturn.signals import SignalConfig
 from wrongturn.store import Failure, Run
 from wrongturn.strategies import Context, Draft, parse
@@ -134,13 +134,21 @@ async def carry_out(engine: Engine, todo: Iterable[Job], settings: Settings) -> 
     nothing new begins while nobody takes what is ready. Raises the first ``EngineError`` that is fatal.
     """
     await engine.ready()
-    waiting = iter(todo)
+    waiting, bound = iter(todo), {}
+
+    def task_of(problem: Problem) -> Task:
+        if problem.task not in bound:
+            task = tasks.get(problem.task)
+            task.needs()
+            bound[problem.task] = task.on(engine.vocabulary)
+        return bound[problem.task]
+
     ready: asyncio.Queue[Made | Exception | None] = asyncio.Queue(engine.concurrency)
 
     async def work() -> None:
         try:
             for job in waiting:
-                await ready.put(await attempt(engine, job, settings))
+                await ready.put(await attempt(engine, job, task_of(job.problem), settings))
             await ready.put(None)
         except Exception as error:
             await ready.put(error)
@@ -158,21 +166,20 @@ async def carry_out(engine: Engine, todo: Iterable[Job], settings: Settings) -> 
         await asyncio.gather(*workers, return_exceptions=True)
 
 
-async def attempt(engine: Engine, job: Job, settings: Settings) -> Made:
+async def attempt(engine: Engine, job: Job, task: Task, settings: Settings) -> Made:
     """The traces of one job; a :class:`Failure` where the engine gave up on it. Raises a fatal ``EngineError``."""
     try:
-        return await _solve(engine, job, settings)
+        return await _solve(engine, job, task, settings)
     except EngineError as error:
         if error.fatal:
             raise
         return Failure(job.id, job.problem.id, error.reason, str(error))
 
 
-async def _solve(engine: Engine, job: Job, settings: Settings) -> list[Trace]:
+async def _solve(engine: Engine, job: Job, task: Task, settings: Settings) -> list[Trace]:
     problem = job.problem
-    task = tasks.get(problem.task).on(engine.vocabulary)
     try:
-        prompt_ids = problem.prompt_ids or await engine.prompt(problem.messages or task.messages(problem))
+        prompt_ids = problem.prompt_ids or await engine.prompt(task.messages(problem))
         ctx = Context(
             engine,
             task,
@@ -193,7 +200,7 @@ async def _solve(engine: Engine, job: Job, settings: Settings) -> list[Trace]:
         traces = await asyncio.to_thread(_traces, job, task, ctx, chosen)
     else:
         traces = _traces(job, task, ctx, chosen)
-    traces[0].usage, traces[0].events = usage, ctx.events
+    traces[0].usage, traces[0].events = usage, ctx.events + traces[0].events
     provenance = engine.provenance() | {"settings": settings.dict()}
     for trace in traces:
         trace.provenance = provenance
@@ -217,6 +224,11 @@ def _trace(job: Job, task: Task, draft: Draft, names: dict[int, str], prompt_ids
     lineage = None
     if draft.parent is not None:
         lineage = Lineage(names[draft.parent.number], draft.at, draft.reason)
+    correct, events = None, []
+    try:
+        correct = task.grade(problem, answer)
+    except WrongturnError as failed:  # the trace is worth keeping all the same
+        events.append({"event": "ungraded", "why": str(failed)})
     return Trace(
         id=names[draft.number],
         problem=problem.id,
@@ -232,7 +244,8 @@ def _trace(job: Job, task: Task, draft: Draft, names: dict[int, str], prompt_ids
         text="".join(pieces),
         offsets=np.cumsum([len(piece) for piece in pieces], dtype=np.int32),
         answer=answer,
-        correct=task.grade(problem, answer),
+        correct=correct,
+        events=events,
         onset=checked.index if checked else None,
         error=checked.error if checked else None,
         lineage=lineage,

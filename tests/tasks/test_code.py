@@ -40,10 +40,10 @@ def test_standard_input_problems() -> None:
 
 def test_function_problems() -> None:
     asked = reference([([[3, 1], 1], [1, 3]), ([[], 0], [])], "order")
-    method = "from __future__ import annotations\nclass Solution:\n    def order(self, xs: List[int], k): print('hm'); return {}"
+    method = "class Solution:\n    def order(self, xs: List[int], k): print('hm'); return {}"
     assert code.grade(asked, method.format("tuple(sorted(xs))")) is True
     assert code.grade(asked, method.format("xs")) is False
-    assert code.grade(asked, "def order(xs, k): return sorted(xs)") is True
+    assert code.grade(asked, "from __future__ import annotations\ndef order(xs, k): return sorted(xs)") is True
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def test_a_folder_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert [p.prompt for p in read_problems("data")] == ["2 + 2?", "2 + 3?"]
     assert [p.prompt for p in read_problems("hf:data")] == ["2 + 2?", "2 + 3?"]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(WrongturnError, match="^empty: "):
+    with pytest.raises(WrongturnError, match=r"^empty: "):
         read_problems("empty")
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wrongturn.tasks import extract
@@ -32,6 +34,7 @@ BALANCED = st.recursive(
 )
 
 
+@settings(max_examples=50)
 @given(MESSY)
 def test_no_text_raises(text: str) -> None:
     for extractor in EXTRACTORS:
@@ -39,17 +42,20 @@ def test_no_text_raises(text: str) -> None:
         assert answer is None or (isinstance(answer, str) and (answer or extractor is EXTRACTORS[-1]))
 
 
+@settings(max_examples=50)
 @given(st.text(max_size=60))
 def test_no_text_raises_either(text: str) -> None:
     for extractor in EXTRACTORS:
         extractor(text)
 
 
+@settings(max_examples=50)
 @given(BALANCED.filter(str.strip), st.text(st.sampled_from("ab $\n"), max_size=9))
 def test_what_is_boxed_comes_back(content: str, around: str) -> None:
     assert extract.boxed(f"{around}\\boxed{{{content}}}{around}") == content.strip()
 
 
+@settings(max_examples=50)
 @given(BALANCED.filter(str.strip), MESSY)
 def test_the_thinking_does_not_count(content: str, thought: str) -> None:
     thought = thought.replace("think", "")
@@ -81,8 +87,19 @@ def test_boxes(text: str, found: str | None) -> None:
     assert extract.boxed(text) == found
 
 
-def test_boxes_take_linear_time() -> None:
+def test_boxes_may_be_many() -> None:
     assert extract.boxed("\\boxed{1}" + "\\boxed{" * 200_000) == "1"
+
+
+@pytest.mark.parametrize(
+    "piece", ["\\", "<answer>", "<|im_end|>", "```python\n", "<think>", "#### \t", "\\boxed{", "answer is *"]
+)
+def test_no_text_takes_long(piece: str) -> None:
+    text = piece * (200_000 // len(piece)) + "x"
+    began = time.process_time()
+    for extractor in EXTRACTORS:
+        extractor(text)
+    assert time.process_time() - began < 5  # backtracking over it takes minutes
 
 
 @pytest.mark.parametrize(
@@ -203,6 +220,7 @@ def test_programs() -> None:
     assert extract.program("```python\nprint(1)\n") is None  # cut short
     assert extract.program("<think>\n```python\na\n```\n</think>\n```py\nb\n```") == "b\n"
     assert extract.program("```cpp\nint x;\n```") is None
+    assert extract.program("```\nunclosed\n```python\nb\n```") == "b\n"
 
 
 def test_patterns() -> None:

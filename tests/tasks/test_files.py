@@ -317,27 +317,34 @@ def test_blank_lines_and_cells(tmp_path: Path) -> None:
     assert [(p.prompt, p.reference) for p in read_problems(path)] == [("q", None), ("r\nr", "5")]
 
 
-PIECES = st.sampled_from(
-    [
-        GOOD,
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b'"question": ',
-        b'"messages": [',
-        b'"choices": ["a", "b"],',
-        b"null",
-        b"1e400",
-        b"\n",
-    ]
-    + [b",", b'"', b"\\ud800", b"\xff", b"\x00", b"\xef\xbb\xbf", b"question,answer\n", b"a,b\n", b"NaN", b"PAR1"]
-)
+PIECES = [GOOD, b"{", b"}", b"[", b"]", b'"question": ', b'"messages": [', b'"choices": ["a", "b"],', b"null", b"1e400"]
+PIECES += [
+    b"\n",
+    b",",
+    b'"',
+    b"\\ud800",
+    b"\xff",
+    b"\x00",
+    b"\xef\xbb\xbf",
+    b"question,answer\n",
+    b"a,b\n",
+    b"NaN",
+    b"PAR1",
+]
+
+
+def told(path: Path, task: str | None = None) -> str:
+    """What reading says: nothing, or its one line."""
+    try:
+        assert all(problem.prompt.strip() for problem in read_problems(path, task))
+    except WrongturnError as problem:
+        return str(problem)
+    return ""
 
 
 @settings(max_examples=60)
 @given(
-    st.one_of(st.binary(max_size=60), st.lists(PIECES, max_size=8).map(b"".join)),
+    st.one_of(st.binary(max_size=60), st.lists(st.sampled_from(PIECES), max_size=8).map(b"".join)),
     st.sampled_from(FORMATS),
     st.sampled_from([None, "exact", "choice", "numeric", "gsm8k", "gpqa", "livecodebench"]),
 )
@@ -345,12 +352,7 @@ def test_any_bytes_give_problems_or_one_line(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, suffix: str, task: str | None
 ) -> None:
     path = put(tmp_path_factory.getbasetemp() / f"fuzz{suffix}", content)
-    try:
-        problems = read_problems(path, task)
-    except WrongturnError as problem:
-        assert "\n" not in str(problem)
-    else:
-        assert all(p.prompt.strip() for p in problems)
+    assert "\n" not in told(path, task)
 
 
 @settings(max_examples=30)
@@ -362,8 +364,4 @@ def test_a_damaged_table_gives_problems_or_one_line(
     content = bytearray(as_kind(path, ROWS).read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    put(path, bytes(content))
-    try:
-        read_problems(path)
-    except WrongturnError as problem:
-        assert "\n" not in str(problem)
+    assert "\n" not in told(put(path, bytes(content)))

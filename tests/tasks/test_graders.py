@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wrongturn.tasks import graders, quantity
@@ -65,15 +65,31 @@ def test_numbers_are_read(text: str, value: float) -> None:
     assert isinstance(found.value, int) == float(value).is_integer()
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["", " ", "abc", "5 or 6", "3-4", "1,5", "1.2.3", "2 + 3", "5x+3", "1/0", "1e999", "9^9", "9^{9^9}", "1/2/3", "x"]
-    + ["9" * 2000, "1e99999999999", "nan", "inf", "3 and 4", "12,34"],
-)
+NO_NUMBERS = [
+    "",
+    " ",
+    "abc",
+    "5 or 6",
+    "3-4",
+    "1,5",
+    "1.2.3",
+    "2 + 3",
+    "5x+3",
+    "1/0",
+    "1e999",
+    "9^9",
+    "9^{9^9}",
+    "1/2/3",
+]
+NO_NUMBERS += ["x", "9" * 2000, "1e99999999999", "nan", "inf", "3 and 4", "12,34"]
+
+
+@pytest.mark.parametrize("text", NO_NUMBERS)
 def test_what_is_no_number(text: str) -> None:
     assert quantity.parse(text) is None
 
 
+@settings(max_examples=60)
 @given(st.text(max_size=40))
 def test_parsing_never_raises(text: str) -> None:
     for parse in (quantity.parse, quantity.leading):
@@ -81,6 +97,7 @@ def test_parsing_never_raises(text: str) -> None:
         assert found is None or math.isfinite(found.value)
 
 
+@settings(max_examples=60)
 @given(st.one_of(st.integers(-(10**15), 10**15), st.floats(-1e12, 1e12)))
 def test_a_number_is_read_back(value: float) -> None:
     for written in (f"{value}", f"{value:,}", f"${value:,}", f"{value} units", f"the result = {value}"):
@@ -92,6 +109,7 @@ def test_a_number_is_read_back(value: float) -> None:
     assert again.equals(quantity.Quantity(value))
 
 
+@settings(max_examples=60)
 @given(ANSWERS, ANSWERS)
 def test_symmetric(a: str, b: str) -> None:
     for grade in SYMMETRIC:
@@ -100,6 +118,7 @@ def test_symmetric(a: str, b: str) -> None:
             assert there == back
 
 
+@settings(max_examples=60)
 @given(ANSWERS)
 def test_an_answer_equals_itself(answer: str) -> None:
     assert graders.exact(answer, answer)

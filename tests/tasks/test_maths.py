@@ -103,7 +103,8 @@ def test_workers_end_with_a_script_that_has_no_guard_even_if_it_is_killed(tmp_pa
         "import time; time.sleep(60)\n"
     )
     child = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-    with child, child.stdout or pytest.fail() as said:
+    assert child.stdout is not None
+    with child, child.stdout as said:
         once, verdict, pid = said.readline().split()
         assert (once, verdict) == ("once", "True")
         members = session(int(pid))

@@ -57,7 +57,7 @@ def test_an_unbound_task_says_what_to_do() -> None:
         lambda: task.answer([1]),
         lambda: task.boundaries([1]),
     ):
-        with pytest.raises(ValueError, match="task.on"):
+        with pytest.raises(ValueError, match=r"task\.on"):
             use()
     assert task.on(bound()[1]).on(None).boundary_ids == ()
 
@@ -95,7 +95,7 @@ def test_any_function_grades() -> None:
 def test_tasks_by_name() -> None:
     assert {"graph_search", "math", "numeric", "exact", "choice", "code", *SETS} <= set(tasks.names())
     assert all(tasks.get(name).name == name for name in tasks.names())
-    with pytest.raises(ValueError, match=r"unknown task 'maths' \(expected one of graph_search, exact"):
+    with pytest.raises(ValueError, match=r"unknown task 'maths' \(expected one of graph_search, .*exact, numeric"):
         tasks.get("maths")
     for name in ("regex", "regex:", "gym:", ""):
         with pytest.raises(ValueError, match="unknown task"):

@@ -60,6 +60,10 @@ class Task(Protocol):
         """Whether grading may take long: it is then called in a thread."""
         ...
 
+    def needs(self) -> None:
+        """Raises ``WrongturnError`` where answers could not be graded here; asked before a model is."""
+        ...
+
     def on(self, vocabulary: Vocabulary | None) -> Task:
         """The task as a model with that vocabulary reads and writes it (None: the task has tokens of its own)."""
         ...

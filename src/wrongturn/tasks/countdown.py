@@ -428,6 +428,9 @@ class Countdown:
             made.append(Problem(f"{distribution}/{seed}/{i}", self.name, text, ids, ",".join(steps), str(distribution)))
         return made
 
+    def needs(self) -> None:
+        """Nothing that could be missing."""
+
     def on(self, vocabulary: Vocabulary | None) -> Countdown:
         """The task itself: its tokens are its own."""
         return self

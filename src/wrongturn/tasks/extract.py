@@ -19,13 +19,13 @@ _THINK = re.compile(
     r"|</think(?:ing)?>|\[/THINK\]|<\|channel\|>final<\|message\|>",
     re.IGNORECASE,
 )
-_SPECIAL = re.compile(r"(?:\s|<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|pad|end_of_turn|turn\|)>)+\Z")
-_BRACES = re.compile(r"\\+(?P<box>(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
-_HASHES = re.compile(r"^[ \t]*####[ \t]*([^A-Za-z\n]*\d[^A-Za-z\n]*)$", re.MULTILINE)
+_SPECIAL = re.compile(r"(?:<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|pad|end_of_turn|turn\|)>|\s)\Z")
+_BRACES = re.compile(r"\\\\?(?P<box>(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
+_HASHES = re.compile(r"^[ \t]*####([^\n]*)", re.MULTILINE)
 _STATED = re.compile(r"\bfinal\s+answer\b[\s*_]*(?:is\b|[:=])[\s*_:=]*(?P<rest>[^\n]*)", re.IGNORECASE)
 _SAID = re.compile(r"\banswer\b[ \t*_]*(?:is\b|[:=])[\s*_:=]*(?P<rest>[^\n]*)", re.IGNORECASE)
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-_FENCE = re.compile(r"^[ \t]*```[ \t]*(\w*)[^\n`]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_FENCE = re.compile(r"[ \t]*```[ \t]*(\w*)")
 _LETTER = re.compile(
     r"[\s*_`$(\[{:]*(?:\\(?:text|textbf|mathrm|mathbf|bf)\s*\{\s*)?(?:(?:option|choice)\s+)?[(\[*]*(?:(?P<upper>[A-J])(?![A-Za-z'])|(?P<lower>[a-j])\))",
 )
@@ -47,7 +47,11 @@ def outside(text: str) -> str:
             start, thinking = mark.end(), False
     if not thinking:
         shown.append(text[start:])
-    return _SPECIAL.sub("", "".join(shown))
+    whole = "".join(shown)
+    end = len(whole)
+    while mark := _SPECIAL.search(whole, max(0, end - 48), end):
+        end = mark.start()
+    return whole[:end]
 
 
 def boxed(text: str) -> str | None:
@@ -68,7 +72,7 @@ def boxed(text: str) -> str | None:
 
 def marked(text: str) -> str | None:
     """The answer a worked solution marks: the last box, or the number behind the last ``####``."""
-    return boxed(text) or (hashes[-1].strip() if (hashes := _HASHES.findall(text)) else None)
+    return boxed(text) or _hashed(text)
 
 
 def short(text: str) -> str | None:
@@ -98,10 +102,20 @@ def tagged(text: str) -> str | None:
 
 def program(text: str) -> str | None:
     """The last complete fenced block marked as Python, else the last complete fenced block."""
-    blocks = _FENCE.findall(outside(text))
-    named = [body for language, body in blocks if language.lower() in ("python", "python3", "py")]
-    found = named or [body for language, body in blocks if not language]
-    return found[-1] if found and found[-1].strip() else None
+    blocks: dict[bool, str] = {}  # the last one by whether it is marked
+    body: list[str] | None = None
+    language = ""
+    for line in outside(text).splitlines(keepends=True):
+        fence = _FENCE.match(line)
+        if fence and (body is None or fence[1]):  # one that opens: a mark never closes a block
+            body, language = [], fence[1].lower()
+        elif fence and body is not None:
+            if language in ("", "python", "python3", "py") and "".join(body).strip():
+                blocks[bool(language)] = "".join(body)
+            body = None
+        elif body is not None:
+            body.append(line)
+    return blocks.get(True) or blocks.get(False)
 
 
 def pattern(expression: str) -> Extractor:
@@ -132,7 +146,7 @@ def _short(shown: str) -> str | None:
 
 def _number(shown: str) -> str | None:
     for found in (
-        _each(quantity.parse, boxed(shown), *_HASHES.findall(shown)[-1:]),
+        _each(quantity.parse, boxed(shown), _hashed(shown)),
         _each(quantity.leading, _last(_STATED, shown), _last(_SAID, shown)),
         _each(quantity.parse, _line(shown)),
     ):
@@ -181,7 +195,22 @@ def _last(mark: re.Pattern[str], text: str) -> str | None:
 
 
 def _last_tag(text: str) -> str | None:
-    return tags[-1].strip() or None if (tags := _TAG.findall(text)) else None
+    start, last = None, None
+    for tag in _TAG.finditer(text):
+        if tag[1] and start is not None:
+            last = text[start : tag.start()].strip() or last
+        start = None if tag[1] else tag.end()
+    return last
+
+
+def _hashed(text: str) -> str | None:
+    """What follows the last ``####`` that has a number and no words behind it (a heading has words)."""
+    found = None
+    for match in _HASHES.finditer(text):
+        rest = match[1].strip()
+        if re.search(r"\d", rest) and not re.search(r"[A-Za-z]", rest):
+            found = rest
+    return found
 
 
 def _plain(text: str | None) -> str | None:

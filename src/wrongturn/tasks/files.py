@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +57,7 @@ def read_problems(
     """
     if limit is not None and limit < 1:
         raise WrongturnError(f"limit must be at least 1, not {limit}")
-    name = str(source)
+    name, label = str(source), str(source).removeprefix("hf:")
     if name.startswith("gym:"):
         gym.needs()
         return gym.problems(name.removeprefix("gym:"), limit or 100, seed)
@@ -66,21 +66,27 @@ def read_problems(
     if isinstance(task, str):
         task = registry.get(task)
     wanted = {"prompt": prompt, "reference": reference, "id": id, "group": group}
-    numbered = list(islice(rows(source), limit))
-    if not numbered:
+    numbered = islice(rows(source), limit)
+    head = next(numbered, None)
+    if head is None:
         raise WrongturnError(f"{source}: there are no problems in it")
+    numbered = chain((head,), numbered)
     if task is None:
-        task = registry.get(_guess(numbered, _fields(wanted, numbered[0][1])))
+        numbered = list(numbered)
+        task = registry.get(_guess(numbered, _fields(wanted, head[1])))
     if not isinstance(task, TextTask):
         raise WrongturnError(f"{source}: task {task.name!r} makes its own problems and cannot take them from a file")
     task.needs()
     named = prompt is not None or reference is not None
-    return _Rows(str(source), task, wanted, seed, Set() if named else SETS.get(task.name, Set())).problems(numbered)
+    label = label if label in SETS or name.startswith("hf:") else Path(source).stem
+    known = Set() if named else SETS.get(task.name, Set())
+    usual = {role: field for role, field in (("id", known.id), ("group", known.group)) if field in head[1]}
+    fields = _fields(usual | {role: field for role, field in wanted.items() if field}, head[1])
+    return _Rows(str(source), label, task, fields, seed, known).problems(numbered)
 
 
-def _guess(numbered: Iterable[Numbered], fields: Mapping[str, str | None]) -> str:
+def _guess(numbered: list[Numbered], fields: Mapping[str, str | None]) -> str:
     """The task for these rows, by their first row's fields and all references."""
-    numbered = list(numbered)
     row = numbered[0][1]
     if fields["reference"] is None or not isinstance(fields["prompt"], str):
         return "code" if {"tests", "test_cases", "input_output", "private_test_cases"} & row.keys() else "exact"
@@ -106,26 +112,25 @@ def _fields(wanted: Mapping[str, str | None], row: Mapping[str, Any]) -> dict[st
 @dataclass(frozen=True, slots=True)
 class _Rows:
     source: str
+    label: str  # what ids begin with that the rows do not have
     task: TextTask
-    wanted: Mapping[str, str | None]
+    fields: Mapping[str, str | None]
     seed: int
     set: Set
 
-    def problems(self, numbered: list[Numbered]) -> list[Problem]:
-        there = numbered[0][1]
-        usual = {role: name for role, name in (("id", self.set.id), ("group", self.set.group)) if name in there}
-        fields = _fields(usual | {role: name for role, name in self.wanted.items() if name}, there)
+    def problems(self, numbered: Iterable[Numbered]) -> list[Problem]:
         first: dict[str, int] = {}
         made = []
         for number, row in numbered:
-            problem = self._problem(number, row, fields)
+            problem = self._problem(number, row)
             if first.setdefault(problem.id, number) != number:
-                raise self._wrong(number, fields["id"], f"{problem.id!r} is row {first[problem.id]} already")
+                raise self._wrong(number, self.fields["id"], f"{problem.id!r} is row {first[problem.id]} already")
             made.append(problem)
         return made
 
-    def _problem(self, number: int, row: Mapping[str, Any], fields: Mapping[str, str | None]) -> Problem:
-        id = self._scalar(number, row, fields["id"]) or f"{Path(self.source).stem or self.source}/{number}"
+    def _problem(self, number: int, row: Mapping[str, Any]) -> Problem:
+        fields = self.fields
+        id = self._scalar(number, row, fields["id"]) or f"{self.label}/{number}"
         group = self._scalar(number, row, fields["group"]) or ""
         messages: tuple[Message, ...] = ()
         read = self._read(number, row)

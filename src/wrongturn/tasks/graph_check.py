@@ -17,7 +17,6 @@ ERRORS: dict[str, str] = {
     "dup_nbr": "listed a neighbour twice",
     "not_in_queue": "expanded a node that was never listed",
     "fifo": "expanded a queued node that was not the head of the queue",
-    "order": "expanded a listed node out of turn (searches other than breadth-first)",
     "revisit": "expanded a node a second time",
     "early_stop": "stopped before the target was listed",
     "late_stop": "went on after the target was listed",

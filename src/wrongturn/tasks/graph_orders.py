@@ -1,7 +1,7 @@
 """Searches of a graph in other orders than breadth-first: depth-first, and best-first with free ties.
 
-They are written as breadth-first search is (:mod:`wrongturn.tasks.graphs`); what differs is which node is expanded next,
-and who is traced back to.
+They are written as breadth-first search is (:mod:`wrongturn.tasks.graphs`); what differs is which node is expanded
+next, and who is traced back to.
 
 ``dfs``: of the listed nodes, the one listed last; of those listed last together, the smallest. A node is traced back to
 the node that listed it last before its expansion. Lists ascend, so the trace is unique.
@@ -24,6 +24,7 @@ from itertools import pairwise
 import numpy as np
 
 from wrongturn.tasks.base import Check
+from wrongturn.tasks.graph_check import ERRORS as BREADTH_FIRST
 from wrongturn.tasks.graph_check import Search, check
 from wrongturn.tasks.graph_text import COMMA, DONE, EOS, FIRST_LABEL, FOUND, LIST, NEXT, OPEN, Query, parse_prompt
 from wrongturn.tasks.graphs import GraphSearch, answer
@@ -69,6 +70,9 @@ class BestFirst(Search):
     def due(self) -> list[int]:
         return [v for v in self.adjacent.get(self.node, ()) if v not in self.listed]
 
+
+ERRORS = {name: text for name, text in BREADTH_FIRST.items() if name != "fifo"}
+ERRORS["order"] = "expanded a listed node out of turn"
 
 ORDERS: dict[str, type[DepthFirst] | type[BestFirst]] = {"dfs": DepthFirst, "best": BestFirst}
 

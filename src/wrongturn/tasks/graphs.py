@@ -236,6 +236,9 @@ class GraphSearch:
     boundary_ids: tuple[int, ...] = (NEXT, FOUND, DONE, EOS)
     slow = False
 
+    def needs(self) -> None:
+        """Nothing that could be missing."""
+
     def on(self, vocabulary: Vocabulary | None) -> GraphSearch:
         """The task itself: its tokens are its own."""
         return self

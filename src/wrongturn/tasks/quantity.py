@@ -37,6 +37,8 @@ def _close(a: int | float, b: int | float) -> bool:
 
 def parse(text: str) -> Quantity | None:
     """The number a text consists of (a unit may follow, ``x =`` may stand before); None where it is anything else."""
+    if re.fullmatch(r"-?\d{1,18}", text):  # the usual case, a hundred times faster
+        return Quantity(int(text))
     match = _WHOLE.fullmatch(_cleaned(text)) if len(text) <= _LONGEST else None
     return _quantity(match) if match else None
 

@@ -7,11 +7,14 @@ import re
 from wrongturn.errors import WrongturnError
 from wrongturn.tasks import extract, graders, gym
 from wrongturn.tasks.base import Task
+from wrongturn.tasks.countdown import Countdown
+from wrongturn.tasks.graph_orders import ORDERS, OrderedSearch
 from wrongturn.tasks.graphs import GraphSearch
 from wrongturn.tasks.sets import TASKS
 from wrongturn.tasks.text import TextTask
 
-_TASKS: dict[str, Task] = {"graph_search": GraphSearch(), **TASKS}
+_SEARCHES: tuple[Task, ...] = (GraphSearch(), *map(OrderedSearch, ORDERS), Countdown())
+_TASKS: dict[str, Task] = {task.name: task for task in _SEARCHES} | TASKS
 
 
 def get(name: str) -> Task:
