@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wrongturn.compare import compare, vote_curve
+from made_traces import made
+from wrongturn.compare import compare, outcomes, vote_curve
 from wrongturn.signals import Signals
 from wrongturn.trace import Trace, Usage
 
@@ -82,3 +83,11 @@ def test_only_problems_that_all_attempted_count() -> None:
 
 def test_nothing_to_compare() -> None:
     assert compare([]) == []
+
+
+def test_outcomes_are_counted_by_group_over_plain_samples() -> None:
+    right = made(0, group="a", answer="1", correct=True)
+    cut = made(0, group="a", answer=None, correct=False, finish="length")
+    mute = made(0, group="b", answer=None, correct=False)
+    other = made(0, group="b", answer="1", correct=False, strategy="guard")
+    assert outcomes([right, cut, mute, other]) == {"a": {"right": 1, "truncated": 1}, "b": {"unparsed": 1}}

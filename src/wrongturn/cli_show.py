@@ -49,6 +49,9 @@ def print_summary(summary: dict[str, Any]) -> None:
     for group, e in summary["accuracy"].items():
         accuracy.add_row(group, estimate(e), str(e["n"]))
     out.print(accuracy)
+    for group, counts in summary["outcomes"].items():
+        if counts.keys() - {"right", "wrong"}:
+            out.print(f"{group}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
     print_claims(summary["claims"])
     onset = summary["onset"]
     out.print(

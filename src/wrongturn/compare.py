@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,3 +106,12 @@ def _against_votes(right: np.ndarray, tokens: np.ndarray, curve: VoteCurve | Non
 
 def _bools(values: Any) -> np.ndarray:
     return np.array([bool(v) for v in values])
+
+
+def outcomes(traces: Iterable[Trace]) -> dict[str, dict[str, int]]:
+    """What became of the plain samples (``wrongturn.trace.OUTCOMES``), counted by group."""
+    counts: dict[str, Counter[str]] = {}
+    for trace in traces:
+        if trace.strategy == "sample":
+            counts.setdefault(trace.group, Counter())[trace.outcome] += 1
+    return {group: dict(counts[group]) for group in sorted(counts)}

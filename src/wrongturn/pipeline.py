@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from wrongturn.compare import compare
+from wrongturn.compare import compare, outcomes
 from wrongturn.diagnose import Study, plan, study
 from wrongturn.distributed import fill_on_ray
 from wrongturn.engines.base import Engine
@@ -160,7 +160,7 @@ def by_id(run: Run, **where: Any) -> list[Trace]:
 def report(run: Run, *, seed: int = 0, findings: Study | None = None) -> dict[str, Any]:
     """Diagnose and compare a run, write ``diagnosis/study.json`` and ``report.html`` into it, return the summary.
 
-    Keys: traces, problems, accuracy, onset (median, share_30, null_30), claims, comparison, report.
+    Keys: traces, problems, accuracy, outcomes (by group), onset (median, share_30, null_30), claims, comparison, report.
     """
     findings = findings or diagnose(run, seed=seed)
     found, traces, problems = findings.dict(), by_id(run), run.problems()
@@ -181,6 +181,7 @@ def report(run: Run, *, seed: int = 0, findings: Study | None = None) -> dict[st
         "traces": len(traces),
         "problems": len(problems),
         "accuracy": found["accuracy"],
+        "outcomes": outcomes(traces),
         "onset": {key: found["onset"][key] for key in ("median", "share_30", "null_30")},
         "claims": found["claims"],
         "comparison": rows,

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from wrongturn.compare import outcomes
 from wrongturn.diagnose.intervals import share
 from wrongturn.report import sections
 from wrongturn.report.data import Pieces, pack, pieces_of
@@ -121,6 +122,7 @@ def _facts(traces: Sequence[Trace], meta: Mapping[str, Any]) -> dict[str, Any]:
     found = dict(traces[0].provenance) if traces else {}
     facts = {name: found.get(name) for name in ("engine", "model", "sampling", "seed", "versions")}
     facts |= {"task": traces[0].task if traces else None, "traces": len(traces)}
+    facts["outcomes"] = outcomes(traces)
     named = {**(meta.get("settings") or {}), **meta}
     facts |= {name: value for name, value in named.items() if value is not None}
     return {"title": "Where the reasoning took a wrong turn", **_overall(traces), **facts}

@@ -209,9 +209,11 @@ def groups(study: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     names = [
         name for name in dict.fromkeys((*accuracy, *exact)) if figure(accuracy.get(name)) or figure(exact.get(name))
     ]
+    unanswered = {name: _unanswered(counts) for name, counts in (facts.get("outcomes") or {}).items()}
     rows = [
         name_cell("all" if name in OVERALL else name)
         + cells(figure(accuracy.get(name)), "right answers")
+        + (num_cell(esc(unanswered.get(name, "")), "without an answer") if any(unanswered.values()) else "")
         + cells(figure(exact.get(name)), "every token right")
         + num_cell(_n_of(accuracy.get(name), exact.get(name)), "problems")
         for name in sorted(names, key=lambda name: name in OVERALL)
@@ -219,11 +221,17 @@ def groups(study: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     heads = [
         ("distribution", "name"),
         ("right answers", "figure"),
+        *([("without an answer", "num")] if any(unanswered.values()) else []),
         ("every token right", "figure"),
         ("problems", "num"),
     ]
     body = table(heads, rows) if rows else absent("There is no accuracy per distribution in this study.")
     return section("groups", "Distributions", body, _errors(dig(study, "error_classes") or {}))
+
+
+def _unanswered(counts: Mapping[str, int]) -> str:
+    """``12 truncated, 3 unparsed``."""
+    return ", ".join(f"{counts[name]:,} {name}" for name in ("truncated", "unparsed", "missing") if counts.get(name))
 
 
 def _n_of(*sources: Any) -> str:
