@@ -1,4 +1,10 @@
-"""Signals of a batch at once against the per-token loop that analysis scripts use. Run: python bench/signals.py"""
+"""Signals of a batch at once against what analysis scripts do instead. Run: python bench/signals.py
+
+First NumPy against a loop over tokens; then, where torch is installed, bfloat16 logits of a language model's vocabulary
+as the transformers engine sees them, against softmax, log-softmax and sort of the whole batch. One thread, both sides
+in one run. Where there is a GPU, the same on it, and the bandwidth of a copy. Seconds are CPU seconds (of the clock on
+a GPU), the best of at least three.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is loaded
@@ -35,14 +42,14 @@ def token_by_token(logits: np.ndarray, chosen: np.ndarray, config: SignalConfig)
     return Signals(*np.array(rows, dtype=np.float32).T)
 
 
-def seconds(work: Callable[[], object], least: float = 0.3) -> float:
+def seconds(work: Callable[[], object], least: float = 0.3, clock: Callable[[], float] = time.process_time) -> float:
     """The best time of one call, over at least three calls and ``least`` seconds."""
     work()
     times: list[float] = []
     while len(times) < 3 or sum(times) < least:
-        start = time.perf_counter()
+        start = clock()
         work()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times)
 
 
@@ -71,6 +78,56 @@ def measure(tokens: int, vocab: int) -> dict[str, float]:
     }
 
 
+def wide(tokens: int = 64, vocab: int = 151_936) -> list[dict[str, float | str]]:
+    """The transformers engine's look at bfloat16 logits, without its draw, on every device there is."""
+    import torch
+
+    from wrongturn.engines._device_signals import measure as on_device
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    sharpness = rng.choice([2.0, 5.0, 15.0], p=[0.05, 0.25, 0.7], size=(tokens, 1))
+    given = torch.from_numpy((rng.normal(size=(tokens, vocab)) * sharpness).astype(np.float32)).bfloat16()
+    chosen = given.argmax(1).numpy()
+    exact = from_logits(given.double().numpy(), chosen)  # in float64
+
+    def naive(logits: torch.Tensor) -> list[torch.Tensor]:
+        p, logprobs = logits.float().softmax(1), logits.float().log_softmax(1)
+        ranked = p.sort(1, descending=True).values
+        nucleus = (ranked.cumsum(1) < 0.9).sum(1) + 1
+        near = (logprobs >= logprobs.amax(1, keepdim=True) - 0.1).sum(1) - 1
+        nll = -logprobs.gather(1, logprobs.argmax(1, keepdim=True))
+        return [nll, -(p * logprobs).sum(1), ranked[:, 0] - ranked[:, 1], nucleus, near]
+
+    def row(device: str, ours: Callable[[], object], theirs: Callable[[], object], entropy: np.ndarray, **more: float):
+        clock = time.process_time if device == "cpu" else time.perf_counter
+        fast, slow = seconds(ours, 1.0, clock), seconds(theirs, 1.0, clock)
+        error = float(np.abs(entropy - exact.entropy).max())
+        rates = {"tokens_per_second": tokens / fast, "tokens_per_second_naive": tokens / slow, "ratio": slow / fast}
+        return {"device": device, "tokens": tokens, "vocab": vocab} | rates | {"error_in_nats": error} | more
+
+    host = from_logits(given.float().numpy(), chosen)
+    nll_error = float(np.abs(host.nll - exact.nll).max())
+
+    def on_host() -> Signals:
+        return from_logits(given.float().numpy(), chosen)
+
+    rows = [row("cpu", on_host, lambda: naive(given), host.entropy, nll_error_in_nats=nll_error)]
+    if torch.cuda.is_available():
+        there = given.cuda()
+        constants = torch.full((tokens, 1), 0.9).cuda(), torch.full((tokens, 1), 0.1).cuda()
+
+        def synchronised(work: Callable[[], object]) -> Callable[[], object]:
+            return lambda: (work(), torch.cuda.synchronize())
+
+        table = on_device(there, *constants)[2].cpu().numpy()
+        copy = there.nbytes / seconds(synchronised(lambda: there.clone()), 1.0, time.perf_counter)
+        ours = synchronised(lambda: on_device(there, *constants))
+        read = there.nbytes / seconds(ours, 1.0, time.perf_counter)
+        rows.append(row("cuda", ours, synchronised(lambda: naive(there)), table[:, 1], share_of_copy=read / copy))
+    return rows
+
+
 def main() -> None:
     widths = (8, 8, 9, 10, 12, 12, 7, 9, 7)
     heads = ("tokens", "vocab", "mean H", "us/call", "tokens/s", "loop tok/s", "ratio", "max diff", "counts=")
@@ -83,9 +140,12 @@ def main() -> None:
         cells += [f"{row['tokens_per_second']:.0f}", f"{row['tokens_per_second_loop']:.0f}", f"{row['ratio']:.1f}"]
         cells += [f"{row['max_abs_difference']:.1e}", f"{row['share_of_counts_equal']:.4f}"]
         print(" ".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)))
+    rows = wide() if find_spec("torch") else []
+    for row in rows:
+        print(", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{value}" for key, value in row.items()))
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     machine = {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine()}
-    RESULTS.write_text(json.dumps({"machine": machine, "results": results}, indent=2) + "\n")
+    RESULTS.write_text(json.dumps({"machine": machine, "results": results, "wide": rows}, indent=2) + "\n")
     print(f"saved {RESULTS}")
 
 

@@ -6,11 +6,13 @@ import asyncio
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, Iterable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wrongturn.engines._rows import BUDGET, FAILED, GOES_ON, REASON, Floats, Rows, Slots, no_alternatives
+from wrongturn.engines._draw import no_alternatives
+from wrongturn.engines._rows import BUDGET, FAILED, GOES_ON, REASON, Kept, Rows, Slots
 from wrongturn.engines.base import Chunk, Engine, Request
 from wrongturn.signals import Signals
 from wrongturn.trace import Ids
@@ -35,10 +37,8 @@ class BatchEngine(Engine):
     task that lives while there is work, in the event loop of whoever asked; it yields to the loop after every step.
     """
 
-    def __init__(self, slots: int, vocab: int, context: int) -> None:
-        if slots < 1:
-            raise ValueError(f"slots must be at least 1, not {slots}")
-        self._rows = Rows(slots, vocab, context)
+    def __init__(self, slots: int, vocab: int, context: int, rows: Rows | None = None) -> None:
+        self._rows = rows or Kept(slots, vocab, context)
         self._jobs: dict[int, Job] = {}  # by slot
         self._waiting: list[Job] = []
         self._task: asyncio.Task[None] | None = None
@@ -50,8 +50,11 @@ class BatchEngine(Engine):
         """Take up ``job.request`` and set ``job.reused``; False: rather wait. What it raises, only the caller sees."""
 
     @abstractmethod
-    def _forward(self) -> tuple[Slots, Floats]:
-        """Advance all requests by one token: the slots [n] whose next token is to be drawn, their logits [n, V]."""
+    def _forward(self) -> tuple[Slots, Any]:
+        """Advance all requests by one token: the slots [n] whose next token is to be drawn, their logits [n, V].
+
+        The logits are of the kind that the rows take: NumPy's, or a tensor on some device.
+        """
 
     @abstractmethod
     def _append(self, slots: Slots, tokens: Ids) -> None:

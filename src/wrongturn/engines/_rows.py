@@ -1,26 +1,28 @@
 """What becomes of a next-token distribution: signals, stop conditions, budgets, the draw, and why a row ends.
 
 Shared by the engines that own their logits, so that they cannot differ. A *row* here is a slot a request keeps while
-it is decoded. A step is NumPy over all rows; Python per request happens at its beginning, its end and per chunk. Then
-come the signals too, from the kept logits of all its tokens, unless a stop condition asks for them at every step.
+it is decoded. A step is NumPy over all rows; Python per request happens at its beginning, its end and per chunk. What
+is kept of a distribution differs: :class:`Kept` keeps the logits and makes signals of them at the end, which is fastest
+for a small vocabulary; :class:`~wrongturn.engines._measured.Measured` makes them at once, for any other.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from wrongturn.engines._draw import Floats, alternatives, draw, uniform
 from wrongturn.engines.base import Chunk, Meter, Request, Until, Watch
 from wrongturn.signals import SignalConfig, Signals, from_logits
 from wrongturn.trace import Ids
 
 Slots = npt.NDArray[np.intp]
-Floats = npt.NDArray[np.float32]
 
 GOES_ON, STOP, LENGTH, UNTIL, BUDGET, FAILED = range(6)
 REASON = {STOP: "stop", LENGTH: "length", UNTIL: "until", BUDGET: "budget"}
@@ -66,10 +68,12 @@ class Shared(Generic[T]):
         return len(self.values) - 1
 
 
-class Rows:
+class Rows(ABC):
     """The state of up to ``slots`` requests being decoded, one array entry per slot."""
 
     def __init__(self, slots: int, vocab: int, context: int) -> None:
+        if slots < 1:
+            raise ValueError(f"slots must be at least 1, not {slots}")
         self.slots, self.vocab, self.context = slots, vocab, context
         self.free = list(range(slots))[::-1]
         self.errors: dict[int, Exception] = {}  # of rows that ended with FAILED, until they are released
@@ -87,11 +91,28 @@ class Rows:
         self._stops = np.zeros((slots, vocab), bool)
         self._top_k = np.zeros(slots, np.intp)
         self._ids = np.zeros((slots, context), np.int32)
-        self._logits = np.zeros((slots, context, vocab), np.float32)
         self._config = [SignalConfig()] * slots
         self._meters: Shared[Meter] = Shared(slots)
         self._untils: Shared[tuple[Until, SignalConfig]] = Shared(slots)
         self._watches: dict[int, Watch] = {}
+
+    # -- what a subclass is --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _draw(self, slots: Slots, at: Slots, logits: Any) -> Ids:
+        """The next token of each row, its ``at``-th."""
+
+    @abstractmethod
+    def _keep(self, slots: Slots, at: Slots, logits: Any) -> None:
+        """Keep of the distributions what :meth:`take` will want; where a row drew no token, it is overwritten later."""
+
+    @abstractmethod
+    def _judged(self, rows: Slots, logits: Any, config: SignalConfig) -> Signals:
+        """Signals of rows ``rows`` of ``logits``; their nll is of no account."""
+
+    @abstractmethod
+    def _chunk_of(self, slot: int, span: slice) -> Chunk:
+        """The tokens ``span`` a row has drawn."""
 
     # -- a request begins and ends -------------------------------------------------------------------------------------
 
@@ -148,7 +169,7 @@ class Rows:
 
     # -- a step --------------------------------------------------------------------------------------------------------
 
-    def step(self, slots: Slots, logits: Floats) -> tuple[Ids, npt.NDArray[np.int8]]:
+    def step(self, slots: Slots, logits: Any) -> tuple[Ids, npt.NDArray[np.int8]]:
         """Draw the next token of the rows ``slots`` [n] from ``logits`` [n, V], unless a row ends before that.
 
         Returns the tokens [n] of the rows that go on, and per row why it ended, or ``GOES_ON``.
@@ -159,10 +180,10 @@ class Rows:
         drew = finish == GOES_ON
         broke = self._charge(slots, drew)
         at = self._count[slots]
-        tokens = draw(logits, self._temperature[slots], self._top_p[slots], self._chance[slots, at])
+        tokens = self._draw(slots, at, logits)
         # Where a row drew none, this is written behind what it holds, and not counted.
         self._ids[slots, at] = self._last[slots] = tokens
-        self._logits[slots, at] = logits
+        self._keep(slots, at, logits)
         self._count[slots] += drew
 
         undecided = finish == GOES_ON
@@ -171,7 +192,7 @@ class Rows:
         finish[undecided & drew & self._stops[slots, tokens]] = STOP
         return tokens, finish
 
-    def _ask_watches(self, slots: Slots, logits: Floats, finish: npt.NDArray[np.int8]) -> None:
+    def _ask_watches(self, slots: Slots, logits: Any, finish: npt.NDArray[np.int8]) -> None:
         """Let each stop condition judge its rows; one that raises fails the requests that share it, and no others."""
         which = self._untils.of[slots]
         for number, watch in list(self._watches.items()):
@@ -179,7 +200,7 @@ class Rows:
             value = self._untils.values[number]
             if not len(rows) or value is None:
                 continue
-            signals = from_logits(logits[rows], np.zeros(len(rows), np.intp), value[1])
+            signals = self._judged(rows, logits, value[1])
             signals = replace(signals, nll=np.full(len(rows), np.nan, np.float32))
             try:
                 stops = np.flatnonzero(watch.step(slots[rows], self._last[slots[rows]], signals))
@@ -224,83 +245,26 @@ class Rows:
         """What the row has drawn since the last call."""
         span = slice(self._sent[slot], self._count[slot])
         self._sent[slot] = self._count[slot]
+        return self._chunk_of(slot, span)
+
+
+class Kept(Rows):
+    """Rows that keep the logits of every token: ``slots`` · ``context`` · ``vocab`` floats, as far as they are used."""
+
+    def __init__(self, slots: int, vocab: int, context: int) -> None:
+        super().__init__(slots, vocab, context)
+        self._logits = np.zeros((slots, context, vocab), np.float32)
+
+    def _draw(self, slots: Slots, at: Slots, logits: Floats) -> Ids:
+        return draw(logits, self._temperature[slots], self._top_p[slots], self._chance[slots, at])
+
+    def _keep(self, slots: Slots, at: Slots, logits: Floats) -> None:
+        self._logits[slots, at] = logits
+
+    def _judged(self, rows: Slots, logits: Floats, config: SignalConfig) -> Signals:
+        return from_logits(logits[rows], np.zeros(len(rows), np.intp), config)
+
+    def _chunk_of(self, slot: int, span: slice) -> Chunk:
         ids, logits = self._ids[slot, span].copy(), self._logits[slot, span]
         signals = from_logits(logits, ids, self._config[slot])
         return Chunk(ids, signals, *alternatives(logits, ids, signals, int(self._top_k[slot])))
-
-
-def alternatives(logits: Floats, ids: Ids, signals: Signals, k: int) -> tuple[Ids, Floats]:
-    """The k most probable of ``logits`` [n, V] and their log-probabilities [n, k]; -1 and NaN where there are no k."""
-    top_ids, top_logprobs = no_alternatives(len(ids), k)
-    if k and len(ids):
-        order = np.argsort(-logits, axis=1, kind="stable")[:, :k]
-        chosen = np.take_along_axis(logits, ids[:, None], 1)
-        listed = np.take_along_axis(logits, order, 1) - chosen - signals.nll[:, None]
-        possible, known = listed > -np.inf, order.shape[1]
-        top_ids[:, :known][possible], top_logprobs[:, :known][possible] = order[possible], listed[possible]
-    return top_ids, top_logprobs
-
-
-def no_alternatives(n: int, k: int) -> tuple[Ids, Floats]:
-    """``top_ids`` and ``top_logprobs`` [n, k] of tokens nothing is known about."""
-    return np.full((n, k), -1, np.int32), np.full((n, k), np.nan, np.float32)
-
-
-# -- the draw ----------------------------------------------------------------------------------------------------------
-
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_MIX = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
-
-
-def _hash(z: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """splitmix64's mixing function."""
-    for shift, factor in _MIX:
-        z = (z ^ (z >> shift)) * factor
-    return z ^ (z >> np.uint64(31))
-
-
-def uniform(seed: int, positions: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
-    """Numbers ``positions`` of the stream of ``seed``, in (0, 1]: a hash of the two, so there is no state to share.
-
-    Seeds may be any integers and count modulo 2^64.
-    """
-    key = _hash(np.array([seed % 2**64], np.uint64) + _GOLDEN)
-    bits = _hash(key + (positions.astype(np.uint64) + np.uint64(1)) * _GOLDEN)
-    return ((bits >> np.uint64(11)) + np.uint64(1)).astype(np.float64) * 2.0**-53
-
-
-def draw(
-    logits: Floats,
-    temperature: npt.NDArray[np.float64],
-    top_p: npt.NDArray[np.float64],
-    chance: npt.NDArray[np.float64],
-) -> Ids:
-    """One token per row of ``logits`` [n, V]: where the cumulative distribution, in token order, reaches ``chance``.
-
-    Temperature 0 takes the most probable token, the first of several. Nucleus: the most probable tokens *after*
-    temperature that reach ``top_p``.
-    """
-    greedy = temperature == 0
-    if greedy.all():
-        return logits.argmax(axis=1).astype(np.int32)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    weights = np.exp(shifted / np.where(greedy, 1.0, temperature)[:, None])
-    cut = top_p < 1
-    if cut.any():
-        weights[cut] = _nucleus(weights[cut], top_p[cut])
-    reached = weights.cumsum(axis=1)
-    tokens = (reached < chance[:, None] * reached[:, -1:]).sum(axis=1)  # chance > 0, so never a token of weight 0
-    if greedy.any():
-        tokens[greedy] = logits[greedy].argmax(axis=1)
-    return tokens.astype(np.int32)
-
-
-def _nucleus(weights: npt.NDArray[np.float64], top_p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """``weights`` [n, V] without the tokens outside each row's nucleus."""
-    order = np.argsort(-weights, axis=1, kind="stable")
-    ranked = np.take_along_axis(weights, order, 1)
-    before = ranked.cumsum(axis=1) - ranked
-    ranked[before >= top_p[:, None] * ranked.sum(axis=1, keepdims=True)] = 0.0
-    kept = np.empty_like(weights)
-    np.put_along_axis(kept, order, ranked, 1)
-    return kept

@@ -134,7 +134,7 @@ class Chunk:
     """A piece of a continuation: one entry per token. ``finish`` is set on the last chunk, as are the prefill counts.
 
     ``pending`` holds, where ``finish`` is "until", the signals (length 1) of the distribution that made it stop.
-    ``hidden`` [tokens, layers, width] holds the states that each token was drawn from, where the request asked for them.
+    ``hidden`` [tokens, layers, width] holds the states each token was drawn from, where the request asked for them.
     """
 
     ids: Ids

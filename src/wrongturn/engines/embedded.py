@@ -43,7 +43,7 @@ class Embedded(BatchEngine):
     def __init__(
         self, path: Path | str | None = None, *, slots: int = 16, retained: int = 128, threads: int = 1
     ) -> None:
-        folder = packaged() if path is None else Path(path)
+        folder = model_folder(path)
         if not (folder / "graph.onnx").exists():
             raise FileNotFoundError(f"{folder}: no graph.onnx there (wrongturn.lab.export writes such a folder)")
         config: dict[str, Any] = json.loads((folder / "config.json").read_text())
@@ -51,7 +51,17 @@ class Embedded(BatchEngine):
         super().__init__(slots, vocab, context)
         self.model = folder.name
         self.vocabulary = vocabulary(folder)
-        self.capabilities = Capabilities(vocab_size=vocab, context=context, top_k=vocab)
+        self.capabilities = Capabilities(
+            vocab_size=vocab,
+            context=context,
+            top_k=vocab,
+            token_ids=True,
+            seeds=True,
+            echo=False,
+            prefix_caching=True,
+            streaming=True,
+            n=False,
+        )
         self._weights = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
         layers, heads = config["num_hidden_layers"], config["num_attention_heads"]
         self._cache = Cache(layers, heads, context, config["head_dim"], slots, retained)
@@ -103,7 +113,18 @@ class Embedded(BatchEngine):
 
 def packaged() -> Path:
     """The folder of the reasoner that comes with the package."""
-    return Path(str(resources.files("wrongturn.engines"))) / "weights" / "graph_search"
+    return _WEIGHTS / "graph_search"
+
+
+def model_folder(name: Path | str | None = None) -> Path:
+    """The folder of a model that comes with the package, by its name (None: the reasoner), else ``name`` as a path."""
+    if name is None:
+        return packaged()
+    known = [folder.name for folder in _WEIGHTS.iterdir() if (folder / "graph.onnx").exists()]
+    return _WEIGHTS / name if str(name) in known and not Path(name).is_dir() else Path(name)
+
+
+_WEIGHTS = Path(str(resources.files("wrongturn.engines"))) / "weights"
 
 
 def vocabulary(folder: Path) -> Vocabulary | None:

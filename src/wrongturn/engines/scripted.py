@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from wrongturn.engines._draw import Floats
 from wrongturn.engines._loop import BatchEngine, Job
-from wrongturn.engines._rows import Floats, Slots
+from wrongturn.engines._rows import Slots
 from wrongturn.engines.base import Capabilities, Request
 from wrongturn.trace import Ids
 
