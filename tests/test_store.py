@@ -91,6 +91,19 @@ def test_every_field_of_a_record_has_a_column():
     assert set(made(1).to_record()) == set(TRACES.names)
 
 
+def test_bounds_that_equal_the_entropy_take_no_room_and_come_back(path):
+    batch = [made(i) for i in range(4)] + [made(6, tokens=0)]
+    for trace in batch[:2]:
+        trace.signals.entropy[3] = np.nan
+        trace.signals.entropy_low[:] = trace.signals.entropy_high[:] = trace.signals.entropy
+    run = Run.open(stored(path, batch))
+    assert pq.read_table(parts(path)[0])["signal.entropy_low"].null_count == 3  # the empty one too
+    for trace, expected in zip(run.traces(), batch, strict=True):
+        assert_same(trace, expected)
+    low = run.table(["signal.entropy_low"])["signal.entropy_low"].combine_chunks()
+    np.testing.assert_array_equal(low.flatten(), np.concatenate([trace.signals.entropy_low for trace in batch]))
+
+
 def test_nothing_appended_is_no_part(path):
     with Run.create(path, {}) as run:
         run.append([])

@@ -210,6 +210,7 @@ def test_pieces_are_cut_at_the_offsets():
     [
         ({"answer": "7", "correct": True}, "right"),
         ({"answer": "7", "correct": False}, "wrong"),
+        ({"answer": None, "correct": True}, "right"),  # a log that tells the grade, not the answer
         ({"answer": "7", "correct": None}, "ungraded"),
         ({"answer": None, "correct": False, "finish": "length"}, "truncated"),
         ({"answer": None, "correct": False, "finish": "budget"}, "truncated"),

@@ -11,10 +11,16 @@ import typer
 
 import wrongturn
 from wrongturn.cli_common import Interrupted, err, out
+from wrongturn.cli_engine import engine
+from wrongturn.cli_import import export, import_
 from wrongturn.cli_lab import lab
+from wrongturn.cli_locate import locate
 from wrongturn.cli_modes import modes
+from wrongturn.cli_probe import probe
+from wrongturn.cli_regrade import regrade
 from wrongturn.cli_run import collect, run
 from wrongturn.cli_show import diagnose, report, show
+from wrongturn.cli_triage import triage
 from wrongturn.errors import WrongturnError
 
 app = typer.Typer(
@@ -24,8 +30,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, collect, diagnose, report, show, modes):
+for command in (run, collect, diagnose, report, show, locate, modes, triage, regrade, probe, export):
     app.command()(command)
+app.command("import")(import_)
+app.add_typer(engine, name="engine")
 app.add_typer(lab, name="lab")
 
 

@@ -182,7 +182,11 @@ def _without_copies(bounds: pa.ChunkedArray, exact: pa.ChunkedArray) -> pa.Array
     differing = np.concatenate(([0], np.cumsum(values != copied)))
     stops = np.cumsum(lengths)
     same = differing[stops] == differing[stops - lengths]
-    return pa.nulls(len(rows), rows.type) if same.all() else pc.if_else(pa.array(same), None, rows)
+    return (
+        pa.nulls(len(rows), rows.type)
+        if same.all()
+        else pc.call_function("if_else", [pa.array(same), pa.scalar(None, rows.type), rows])
+    )
 
 
 def scan(path: Path) -> Part:
@@ -214,7 +218,7 @@ def read_traces(path: Path, columns: Sequence[str] = TRACES.names) -> pa.Table:
             table = file.read(wanted, use_threads=False)
             for name in set(columns) & set(_BOUNDS):
                 if table[name].null_count:
-                    full = pc.coalesce(table[name], table[_EXACT])
+                    full = pc.call_function("coalesce", [table[name], table[_EXACT]])
                     table = table.set_column(table.column_names.index(name), table.schema.field(name), full)
             return table.select(list(columns))
         with naming(path):

@@ -160,7 +160,7 @@ def by_id(run: Run, **where: Any) -> list[Trace]:
 def report(run: Run, *, seed: int = 0, findings: Study | None = None) -> dict[str, Any]:
     """Diagnose and compare a run, write ``diagnosis/study.json`` and ``report.html`` into it, return the summary.
 
-    Keys: traces, problems, accuracy, outcomes (by group), onset (median, share_30, null_30), claims, comparison, report.
+    Keys: traces, problems, accuracy, outcomes, onset (median, share_30, null_30), claims, comparison, report.
     """
     findings = findings or diagnose(run, seed=seed)
     found, traces, problems = findings.dict(), by_id(run), run.problems()

@@ -214,7 +214,7 @@ class Run:
     def add_problems(self, problems: Iterable[Problem]) -> None:
         """Store problems; those stored already are fine. Raises ``WrongturnError`` for another one of the same id."""
         with self._writing():
-            known = self._asked = self.problems() if self._asked is None else self._asked
+            known = self._asked = self.problems() if self._asked is None or self._joined else self._asked
             new: dict[str, Problem] = {}
             for problem in problems:
                 if (known.get(problem.id) or new.setdefault(problem.id, problem)) != problem:
@@ -253,7 +253,7 @@ class Run:
     def add_vocabulary(self, texts: Mapping[int, str]) -> None:
         """Record what token ids mean."""
         with self._writing():
-            known = self._texts = self.vocabulary() if self._texts is None else self._texts
+            known = self._texts = self.vocabulary() if self._texts is None or self._joined else self._texts
             new = {token: text for token, text in texts.items() if known.get(token) != text}
             Journal(self.path / "vocabulary.jsonl").append(new.items())
             known |= new

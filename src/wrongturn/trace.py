@@ -130,9 +130,11 @@ class Trace:
         """What became of it, one of ``OUTCOMES``: a failure is not always a wrong answer."""
         if len(self.ids) == 0:
             return "missing"
+        if self.correct:
+            return "right"
         if self.answer is None:
             return "truncated" if self.finish in ("length", "budget") else "unparsed"
-        return "ungraded" if self.correct is None else "right" if self.correct else "wrong"
+        return "ungraded" if self.correct is None else "wrong"
 
     def _repr_html_(self) -> str:
         """How a notebook shows a trace: tokens shaded by entropy, the onset marked."""

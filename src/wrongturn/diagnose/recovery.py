@@ -38,12 +38,17 @@ CONTRASTS = {
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """Sample ``samples`` continuations of the first ``at`` completion tokens of trace ``parent``."""
+    """Sample ``samples`` continuations of the first ``at`` completion tokens of trace ``parent``.
+
+    A condition with several cuts of a parent says which after an @ (``locate@17``). ``first`` numbers the samples on
+    where some of the cut were taken before.
+    """
 
     parent: str
     at: int
     condition: str
     samples: int
+    first: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,7 +126,7 @@ class HFVocabulary:
         """A token to stand before others, so that they are decoded as in the middle of a text."""
         if self._context is None:
             plain = (token for token in range(len(self._tokenizer)) if self._decode([token]).isalnum())
-            self._context = [next(plain)]
+            self._context = [next(plain, 0)]
         return self._context
 
     def _learn(self, ids: Iterable[int]) -> None:

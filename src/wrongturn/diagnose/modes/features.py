@@ -86,6 +86,7 @@ def table_features(table: Table, group: str | None = None) -> Features:
     """
     failed = labels(table)
     valid, warnings = _prefinal_rows(table, failed)
+    warnings += _repetition(table.repeated(), "kept, as published")
     rows = np.ones(len(table), np.bool_) if valid is None else valid
     return _gather(table, failed, rows, valid is not None, SUMMARIES, group, warnings)
 
@@ -103,11 +104,14 @@ def answered_features(table: Table, group: str | None = None) -> Features:
     lengths = next((table.numbers(name) for name in _PREFINAL_LENGTHS if name in table), np.zeros(len(table)))
     valid = lengths > 0
     kinds = [valid[answered & (failed == kind)] for kind in (True, False)]
-    prefinal = all(len(kind) and kind.mean() >= _MOST_PREFINAL for kind in kinds)
+    prefinal = bool(valid.any()) and all(kind.mean() >= _MOST_PREFINAL for kind in kinds if len(kind))
     names = tuple(
         name for name in SOUND if name != "margin_min" or "margin_min" + ("_prefinal" if prefinal else "") in table
     )
     warnings = [] if prefinal else ["too few rows have a prefinal segment: whole traces are used, answers included"]
+    again = table.repeated()
+    warnings += _repetition(again, "left out")
+    answered[[second - 2 for _, second in again]] = False  # in a fold and in its fit they would give themselves away
     found = _gather(table, failed, answered & valid if prefinal else answered, prefinal, names, group, warnings)
     return replace(found, outcomes=counts(outcome))
 
@@ -126,10 +130,6 @@ def _gather(
     suffix = "_prefinal" if prefinal else ""
     full = np.column_stack([table.numbers(name + suffix) for name in names])[rows]
     early = [np.column_stack([table.numbers(f"{name}{suffix}_w{T}") for name in names])[rows] for T in grid]
-    repeated = table.repeated()
-    if repeated:
-        first, second = repeated[0]
-        warnings = [*warnings, f"{len(repeated)} repeated rows, e.g. row {second} is row {first} again"]
     return Features(
         source=table.path,
         failed=failed[rows],
@@ -142,6 +142,14 @@ def _gather(
         groups=None if group is None else np.array([str(cell) for cell in table.column(group)])[rows],
         warnings=tuple(warnings),
     )
+
+
+def _repetition(repeated: list[tuple[int, int]], what: str) -> list[str]:
+    """A warning about rows that stand there more than once, if any do."""
+    if not repeated:
+        return []
+    first, second = repeated[0]
+    return [f"{len(repeated)} repeated rows, e.g. row {second} is row {first} again: {what}"]
 
 
 def labels(table: Table) -> NDArray[np.bool_]:
@@ -231,11 +239,7 @@ def run_features(
 
 
 def _outcome(trace: Trace) -> str:
-    """One of ``OUTCOMES``; a trace without tokens tells nothing and counts as missing."""
+    """One of ``OUTCOMES``; a trace without a label or without tokens tells nothing and counts as missing."""
     if trace.correct is None or not len(trace):
         return "missing"
-    if trace.correct:
-        return "correct"
-    if trace.finish == "length":
-        return "truncated"
-    return "unparsed" if trace.answer is None else "wrong"
+    return "correct" if trace.correct else trace.outcome

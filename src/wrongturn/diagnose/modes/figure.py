@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _HEIGHT = 640, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 56, 52
-_BLUE, _DARK, _GREY = "#2166ac", "#333333", "#888888"
+WIDTH, HEIGHT = 640, 400
+LEFT, RIGHT, TOP, BOTTOM = 64, 24, 56, 52
+BLUE, DARK, GREY = "#2166ac", "#333333", "#888888"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,36 +38,48 @@ def svg(curve: Curve) -> str:
     line = " ".join(f"{x(curve.T[i]):.1f},{y(curve.value[i]):.1f}" for i in known)
     upper = [(x(curve.T[i]), y(curve.high[i])) for i in known if math.isfinite(curve.high[i])]
     lower = [(x(curve.T[i]), y(curve.low[i])) for i in known if math.isfinite(curve.low[i])]
-    band = " ".join(f"{a:.1f},{b:.1f}" for a, b in [*upper, *reversed(lower)])
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" font-family="sans-serif" '
-        f'font-size="12" role="img" aria-label="{escape(curve.title)}">',
-        f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="white"/>',
-        _text(_LEFT, 22, curve.title, size=15),
-        _text(_LEFT, 40, curve.subtitle, colour=_GREY),
+        *head(curve.title, curve.subtitle),
         *_ticks_y(curve, y),
         *_ticks_x(curve, x),
-        f'<polygon points="{band}" fill="{_BLUE}" fill-opacity="0.15"/>' if band else "",
-        _level(y(curve.chance), "chance", _GREY, dash="3 4"),
-        _level(y(curve.full), "whole trace", _DARK, dash="8 4"),
-        f'<polyline points="{line}" fill="none" stroke="{_BLUE}" stroke-width="2"/>',
-        *(f'<circle cx="{x(curve.T[i]):.1f}" cy="{y(curve.value[i]):.1f}" r="3" fill="{_BLUE}"/>' for i in known),
+        band(upper, lower),
+        _level(y(curve.chance), "chance", GREY, dash="3 4"),
+        _level(y(curve.full), "whole trace", DARK, dash="8 4"),
+        f'<polyline points="{line}" fill="none" stroke="{BLUE}" stroke-width="2"/>',
+        *(f'<circle cx="{x(curve.T[i]):.1f}" cy="{y(curve.value[i]):.1f}" r="3" fill="{BLUE}"/>' for i in known),
         *_mark(curve, x),
         "</svg>",
     ]
     return "\n".join(part for part in parts if part) + "\n"
 
 
+def head(title: str, subtitle: str) -> list[str]:
+    """The opening of a picture: frame, ground, title."""
+    return [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+        f'font-size="12" role="img" aria-label="{escape(title)}">',
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        text(LEFT, 22, title, size=15),
+        text(LEFT, 40, subtitle, colour=GREY),
+    ]
+
+
+def band(upper: Sequence[tuple[float, float]], lower: Sequence[tuple[float, float]], colour: str = BLUE) -> str:
+    """The area between two lines of points."""
+    points = " ".join(f"{a:.1f},{b:.1f}" for a, b in [*upper, *reversed(lower)])
+    return f'<polygon points="{points}" fill="{colour}" fill-opacity="0.15"/>' if points else ""
+
+
 def _axis_x(T: Sequence[float]):
     low, high = math.log(min(T)), math.log(max(T))
-    scale = (_WIDTH - _LEFT - _RIGHT - 24) / (high - low) if high > low else 0.0
-    return lambda t: _LEFT + 12 + (math.log(t) - low) * scale
+    scale = (WIDTH - LEFT - RIGHT - 24) / (high - low) if high > low else 0.0
+    return lambda t: LEFT + 12 + (math.log(t) - low) * scale
 
 
 def _axis_y(curve: Curve):
     low, high = _range(curve)
-    scale = (_HEIGHT - _TOP - _BOTTOM) / (high - low)
-    return lambda v: _HEIGHT - _BOTTOM - (v - low) * scale
+    scale = (HEIGHT - TOP - BOTTOM) / (high - low)
+    return lambda v: HEIGHT - BOTTOM - (v - low) * scale
 
 
 def _range(curve: Curve) -> tuple[float, float]:
@@ -81,39 +93,41 @@ def _ticks_y(curve: Curve, y) -> list[str]:
     step = 0.05 if high - low <= 0.4 else 0.1
     ticks = [step * i for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
     lines = [
-        f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(t):.1f}" y2="{y(t):.1f}" stroke="#eeeeee"/>'
-        + _text(_LEFT - 8, y(t) + 4, f"{t:.2f}", anchor="end")
+        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(t):.1f}" y2="{y(t):.1f}" stroke="#eeeeee"/>'
+        + text(LEFT - 8, y(t) + 4, f"{t:.2f}", anchor="end")
         for t in ticks
     ]
-    middle = (_HEIGHT - _BOTTOM + _TOP) / 2
-    label = _text(0, 0, "average precision", anchor="middle", colour=_GREY)
+    middle = (HEIGHT - BOTTOM + TOP) / 2
+    label = text(0, 0, "average precision", anchor="middle", colour=GREY)
     return [*lines, f'<g transform="translate(16 {middle:.1f}) rotate(-90)">{label}</g>']
 
 
 def _ticks_x(curve: Curve, x) -> list[str]:
-    bottom = _HEIGHT - _BOTTOM
+    bottom = HEIGHT - BOTTOM
     labels, last = [], -math.inf
     for t in curve.T:
         if x(t) - last >= 28:  # windows close together would print over each other
-            labels.append(_text(x(t), bottom + 18, f"{100 * t:g} %" if curve.relative else f"{t:g}", anchor="middle"))
+            labels.append(text(x(t), bottom + 18, f"{100 * t:g} %" if curve.relative else f"{t:g}", anchor="middle"))
             last = x(t)
     what = "first part of the trace" if curve.relative else "first tokens of the trace"
-    axis = f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{bottom}" y2="{bottom}" stroke="{_DARK}"/>'
-    return [axis, *labels, _text((_LEFT + _WIDTH - _RIGHT) / 2, bottom + 38, what, anchor="middle", colour=_GREY)]
+    axis = f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}" stroke="{DARK}"/>'
+    return [axis, *labels, text((LEFT + WIDTH - RIGHT) / 2, bottom + 38, what, anchor="middle", colour=GREY)]
 
 
 def _mark(curve: Curve, x) -> list[str]:
     if curve.mark is None:
         return []
     at = f"{x(curve.mark):.1f}"
-    return [f'<line x1="{at}" x2="{at}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}" stroke="{_BLUE}" stroke-dasharray="2 3"/>']
+    return [f'<line x1="{at}" x2="{at}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" stroke="{BLUE}" stroke-dasharray="2 3"/>']
 
 
 def _level(at: float, label: str, colour: str, dash: str) -> str:
-    line = f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="{colour}" '
-    return line + f'stroke-dasharray="{dash}"/>' + _text(_WIDTH - _RIGHT, at - 5, label, anchor="end", colour=colour)
+    """A horizontal line; its label is on the left, since on the right the early curve always comes near the whole."""
+    line = f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at:.1f}" y2="{at:.1f}" stroke="{colour}" '
+    return line + f'stroke-dasharray="{dash}"/>' + text(LEFT + 4, at + 14, label, colour=colour)
 
 
-def _text(x: float, y: float, text: str, size: int = 12, anchor: str = "start", colour: str = _DARK) -> str:
+def text(x: float, y: float, words: str, size: int = 12, anchor: str = "start", colour: str = DARK) -> str:
+    """A line of text."""
     where = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{colour}"'
-    return f"<text {where}>{escape(text)}</text>"
+    return f"<text {where}>{escape(words)}</text>"

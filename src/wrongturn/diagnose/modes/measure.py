@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from wrongturn.diagnose.intervals import student
 from wrongturn.diagnose.modes.features import Features
 from wrongturn.diagnose.modes.judgement import Prefix, Skill
+from wrongturn.diagnose.modes.refit import N_REFIT, drawn_rows, each
 from wrongturn.diagnose.modes.ridge import group_folds, out_of_fold
-from wrongturn.diagnose.modes.scoring import plain_precision, resampled_precision
+from wrongturn.diagnose.modes.scoring import Ranked, plain_precision, random_precision, resampled_precision
 from wrongturn.stats import auroc
 
 Array = NDArray[np.float64]
@@ -24,8 +25,12 @@ _Z_TWO_SIDED, _Z_ONE_SIDED = 1.959964, 1.644854
 class Measured:
     """Scores of every table averaged over splits, and their average precision in the same resamples.
 
-    Rows of ``boot`` ``[2 K + 1, n_boot]``: the K tables (whole trace first), length alone for each, chance (a constant
-    score has the base rate as its average precision).
+    Rows of ``boot`` ``[K, n_boot]``: the K tables, whole trace first; ``ap`` ``[2 K]`` has length alone for each after
+    them, where lengths are known. ``chance`` is what a random order gets on average.
+
+    What is uncertain about a *level* includes the fit: its standard error comes from resamples that are fitted again.
+    In a *difference* most of that cancels: there the resamples of fixed scores and the spread over splits are enough,
+    and fitting again would be too much (docs/modes.md has the coverage of both).
     """
 
     def __init__(
@@ -41,11 +46,20 @@ class Measured:
         self.failed, self.features, self.kept = features.failed, features, kept
         failed = features.failed.astype(np.float64)
         caps = [math.inf, *(features.windows[w] for w in kept)]
-        length = [_length_feature(features, cap) for cap in caps]
+        known = not np.isnan(features.lengths).all()
+        length = [_length_feature(features, cap) for cap in caps] if known else []
         everything = [*tables, *length]
         rng = np.random.default_rng([seed, 2])
         share = np.bincount(groups, failed) / np.bincount(groups)
-        scores = np.zeros((len(everything) + 1, len(failed)))
+        fold = group_folds(groups, share, rng)
+        drawn = drawn_rows(groups, N_REFIT, rng)
+        base = failed @ drawn / drawn.sum(axis=0)
+        again = [out_of_fold(table, failed[:, None], fold, drawn) for table in tables]
+        self.level_se = [
+            float(np.nanstd(each(Ranked.precision, features.failed, scores, drawn) - base)) for scores in again
+        ]
+        self.chance = random_precision(len(failed), int(failed.sum()))
+        scores = np.zeros((len(everything), len(failed)))
         aps = np.zeros((repeats, len(tables)))
         for r in range(repeats):
             fold = group_folds(groups, share, rng)
@@ -57,19 +71,17 @@ class Measured:
         self.K = len(tables)
         self.scores = scores
         self.ap = np.array([plain_precision(features.failed, row) for row in scores])
-        self.boot = resampled_precision(features.failed, scores, n_boot, seed, groups)
+        self.boot = resampled_precision(features.failed, scores[: len(tables)], n_boot, seed, groups)
         self.split_sd = (aps - aps[:, :1]).std(axis=0, ddof=1) if repeats > 1 else np.zeros(len(tables))
-        self.level_sd = aps.std(axis=0, ddof=1) if repeats > 1 else np.zeros(len(tables))
-        units = int(min(failed.sum(), (1 - failed).sum()))
+        units = min(len(np.unique(groups[failed == kind])) for kind in (0, 1))
         self.widen = student(units) / _Z_TWO_SIDED
 
     def skill(self, k: int) -> Skill:
-        chance = self.ap[-1]
-        lift = float(self.ap[k] - chance)
-        spread = math.hypot(float(np.nanstd(self.boot[k] - self.boot[-1])), float(self.level_sd[k]))
-        reach = _Z_TWO_SIDED * self.widen * spread
+        lift = float(self.ap[k] - self.chance)
+        reach = _Z_TWO_SIDED * self.widen * self.level_se[k]
         area = auroc(self.failed, self.scores[k])
-        return Skill(float(self.ap[k]), lift, (lift - reach, lift + reach), area, float(self.ap[self.K + k] - chance))
+        length_lift = float(self.ap[self.K + k] - self.chance) if len(self.ap) > self.K else math.nan
+        return Skill(float(self.ap[k]), lift, (lift - reach, lift + reach), area, length_lift)
 
     def prefixes(self, early: list[bool]) -> list[Prefix]:
         """The windows, the band made so that all *early* ones are inside it together in 95 % of cases."""

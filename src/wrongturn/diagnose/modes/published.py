@@ -131,7 +131,8 @@ def published(features: Features, n_boot: int = N_BOOT, curves: bool = True) -> 
     """The published procedure on these features; without ``curves`` single features, half of the work, are left out.
 
     Raises:
-        WrongturnError: fewer than five failures or successes (there are five folds), or whole traces without features.
+        WrongturnError: fewer than five failures or successes (there are five folds), or whole traces or all windows
+            without features.
     """
     failed = features.failed
     failures, successes = int(failed.sum()), int((~failed).sum())
@@ -144,6 +145,8 @@ def published(features: Features, n_boot: int = N_BOOT, curves: bool = True) -> 
     if np.isnan(tables[0]).any():
         raise WrongturnError(f"{features.source}: {_empty(features, 0)} is empty in all {len(failed)} rows")
     known = [k for k, table in enumerate(tables) if not np.isnan(table).any()]
+    if known == [0]:
+        raise WrongturnError(f"{features.source}: every window lacks a feature in all rows: no verdict can be reached")
     scores = np.stack([out_of_fold(tables[k], failed, folds) for k in known])
     resampled = resampled_precision(failed, scores, n_boot, SEED)
     signs = compare_again(failed, scores, resampled, SEED)

@@ -28,21 +28,28 @@ def group_folds(groups: Index, order: Array, rng: np.random.Generator, folds: in
     return fold[groups]
 
 
-def out_of_fold(features: Array, labels: Array, fold: Index) -> Array:
-    """Log odds ``[n, P]`` of failure of each row from fits on the other folds, for P label vectors ``[n, P]``.
+def out_of_fold(features: Array, labels: Array, fold: Index, weights: Array | None = None) -> Array:
+    """Log odds ``[n, P]`` of failure of each row from fits on the other folds, for P label vectors ``[n, P]``, or one
+    ``[n, 1]`` in P resamples, whose ``weights`` ``[n, P]`` say how often each row was drawn.
 
     Inside each fold missing features ``[n, F]`` get the median of the training rows, then all are standardised. The
     scores of a fold are centred and scaled by those of its training rows, so that folds can be pooled.
     """
-    scores = np.zeros(labels.shape)
+    scores = np.zeros(labels.shape if weights is None else weights.shape)
     for k in range(int(fold.max()) + 1):
         test = fold == k
         train, held = prepare(features[~test], features[test])
-        beta = logistic(train, labels[~test])
+        drawn = None if weights is None else weights[~test]
+        beta = logistic(train, labels[~test], weights=drawn)
         fitted = train @ beta
-        spread = fitted.std(axis=0)
+        if drawn is None:
+            mean, spread = fitted.mean(axis=0), fitted.std(axis=0)
+        else:
+            total = drawn.sum(axis=0)
+            mean = (drawn * fitted).sum(axis=0) / total
+            spread = np.sqrt((drawn * (fitted - mean) ** 2).sum(axis=0) / total)
         spread[spread == 0] = 1.0
-        scores[test] = (held @ beta - fitted.mean(axis=0)) / spread
+        scores[test] = (held @ beta - mean) / spread
     return scores
 
 
@@ -51,9 +58,11 @@ def prepare(train: Array, test: Array) -> tuple[Array, Array]:
 
     A column that is unknown or constant in training is 0.
     """
-    known = ~np.isnan(train).all(axis=0)
+    empty = np.isnan(train)
+    known = ~empty.all(axis=0)
     centre = np.zeros(train.shape[1])
-    centre[known] = np.nanmedian(train[:, known], axis=0)
+    for column in np.flatnonzero((empty.any(axis=0) | np.isnan(test).any(axis=0)) & known):
+        centre[column] = np.median(train[~empty[:, column], column])
     train, test = (np.where(np.isnan(part), centre, part) for part in (train, test))
     mean, spread = train.mean(axis=0), train.std(axis=0)
     flat = spread <= 1e-12 * np.maximum(np.abs(mean), 1.0)  # rounding is no signal
@@ -61,8 +70,9 @@ def prepare(train: Array, test: Array) -> tuple[Array, Array]:
     return tuple(np.column_stack([np.ones(len(part)), (part - mean) * scale]) for part in (train, test))  # type: ignore[return-value]
 
 
-def logistic(design: Array, labels: Array, penalty: float = 1.0) -> Array:
-    """Coefficients ``[1 + F, P]`` of L2-penalised logistic regressions of P label vectors ``[n, P]``, by Newton.
+def logistic(design: Array, labels: Array, penalty: float = 1.0, weights: Array | None = None) -> Array:
+    """Coefficients ``[1 + F, P]`` of L2-penalised logistic regressions by Newton: of P label vectors ``[n, P]``, or of
+    one in P resamples of the rows (``weights`` ``[n, P]``).
 
     The first column of ``design`` ``[n, 1 + F]`` is ones; its coefficient is penalised only enough to stay finite.
     """
@@ -70,11 +80,14 @@ def logistic(design: Array, labels: Array, penalty: float = 1.0) -> Array:
     products = (design[:, :, None] * design[:, None, :]).reshape(n, width * width)
     ridge = np.full(width, penalty)
     ridge[0] = 1e-3
-    beta = np.zeros((width, labels.shape[1]))
+    if weights is None:
+        weight, beta = np.ones((1, 1)), np.zeros((width, labels.shape[1]))
+    else:  # resamples are not far from the sample
+        weight, beta = weights, np.repeat(logistic(design, labels, penalty), weights.shape[1], axis=1)
     for _ in range(_STEPS):
         p = 1.0 / (1.0 + np.exp(-np.clip(design @ beta, -_STEEPEST, _STEEPEST)))
-        slope = design.T @ (labels - p) - ridge[:, None] * beta
-        curvature = ((p * (1.0 - p)).T @ products).reshape(-1, width, width) + np.diag(ridge)
+        slope = design.T @ (weight * (labels - p)) - ridge[:, None] * beta
+        curvature = ((weight * p * (1.0 - p)).T @ products).reshape(-1, width, width) + np.diag(ridge)
         step = np.linalg.solve(curvature, slope.T[:, :, None])[:, :, 0].T
         beta += step
         if np.abs(step).max() < _TIGHT:

@@ -1,0 +1,161 @@
+"""Vocabularies of models behind a server: its own tokenizer asked over HTTP, or a local one for a server of texts."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from wrongturn.engines._http import Server
+from wrongturn.engines._tokenizer import HFVocabulary
+from wrongturn.engines._wire import Token
+from wrongturn.errors import EngineError
+from wrongturn.vocabulary import LINE_ENDS, Message
+
+_BATCH = 256  # token ids asked about at once
+_APART = "\x1e"  # stands between them; hardly ever part of a token
+
+
+class Served:
+    """The vocabulary of a server with ``/tokenize`` and ``/detokenize`` (as vLLM's), remembered as it is learned.
+
+    A text is asked for once; the asking blocks, for these calls cannot await. Give the engine a tokenizer to avoid it.
+    """
+
+    stop_ids: tuple[int, ...] = ()  # the server knows when to stop
+
+    def __init__(self, server: Server, model: str) -> None:
+        self._server, self._model = server, model
+        self._texts: dict[int, str] = {}
+        self._ids: dict[str, list[int]] = {}
+        self._apart: list[int] | None = None
+
+    def learn(self, token: int, text: str) -> None:
+        """What a token of the stream said. A piece with half a character in it teaches nothing."""
+        if text and "\ufffd" not in text and token not in self._texts:
+            self._texts[token] = text
+
+    def learn_end(self, token: Token) -> None:
+        """The last token of a completion that stopped: one without text is an end token."""
+        if token.id is not None and not token.text:
+            self._texts.setdefault(token.id, "")
+
+    def encode(self, text: str) -> list[int]:
+        """See :meth:`Vocabulary.encode`."""
+        if text not in self._ids:
+            body = {"prompt": text, "add_special_tokens": False}
+            self._ids[text] = self._ask("/tokenize", body, "tokens") if text else []
+        return list(self._ids[text])
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """See :meth:`Vocabulary.pieces`. A character over several tokens is the text of the last of them."""
+        tokens = [int(token) for token in ids]
+        unknown = [token for token in dict.fromkeys(tokens) if token not in self._texts]
+        for start in range(0, len(unknown), _BATCH):
+            self._fetch(unknown[start : start + _BATCH])
+        pieces, run = [], []
+        for token in tokens:
+            text = self._texts[token]
+            if "\ufffd" not in text:
+                run = []
+                pieces.append(text)
+                continue
+            run.append(token)
+            whole = self._ask("/detokenize", {"tokens": run}, "prompt")
+            done = "\ufffd" not in whole
+            pieces.append(whole if done else "")
+            run = [] if done else run
+        return pieces
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """See :meth:`Vocabulary.prompt`; the engine asks without blocking."""
+        return self._ask("/tokenize", chat(messages), "tokens")
+
+    def containing(self, marks: Sequence[str]) -> tuple[int, ...]:
+        """See :meth:`Vocabulary.containing`; of the tokens seen so far and the usual line ends."""
+        for text in LINE_ENDS:
+            ids = self.encode(text)
+            if len(ids) == 1:
+                self.learn(ids[0], text)
+        return tuple(token for token, text in self._texts.items() if any(mark in text for mark in marks))
+
+    def _fetch(self, ids: list[int]) -> None:
+        """The texts of tokens: all in one request, with something between them; where that fails, one by one."""
+        if self._apart is None:
+            self._apart = []  # for good, where a tokenizer knows only the words of its task
+            with suppress(EngineError):
+                self._apart = self.encode(_APART)
+        spread = [part for token in ids for part in (token, *self._apart)]
+        texts = self._ask("/detokenize", {"tokens": spread}, "prompt").split(_APART) if self._apart else []
+        if len(texts) != len(ids) + 1:
+            texts = [self._ask("/detokenize", {"tokens": [token]}, "prompt") for token in ids]
+        self._texts |= dict(zip(ids, texts, strict=False))
+
+    def _ask(self, path: str, body: dict[str, Any], what: str) -> Any:
+        import httpx
+
+        try:
+            with self._server.blocking() as client:
+                response = client.post(f"{self._server.root}{path}", json={"model": self._model} | body)
+                return response.raise_for_status().json()[what]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            said = self._server.redact(str(error))
+            raise EngineError(f"{self._server.url}: {path} failed ({said}); give the engine a tokenizer") from None
+
+
+def chat(messages: Sequence[Message]) -> dict[str, Any]:
+    """The body that tokenizes a conversation, ready for the answer."""
+    return {"messages": [dict(m) for m in messages], "add_generation_prompt": True}
+
+
+class Mapped:
+    """A local tokenizer's ids for a server that tells texts only.
+
+    A text that is no single token (half a character, an end token's empty text) gets an id that no tokenizer has.
+    """
+
+    def __init__(self, tokenizer: HFVocabulary) -> None:
+        self.stop_ids = tokenizer.stop_ids
+        self._tokenizer = tokenizer
+        self._ids: dict[str, int] = {}
+        self._odd: dict[int, str] = {}
+
+    def intern(self, text: str) -> int:
+        """The id of one token's text."""
+        if text not in self._ids:
+            ids = self._tokenizer.encode(text)
+            self._ids[text] = ids[0] if len(ids) == 1 else self._odd_id(text)
+        return self._ids[text]
+
+    def encode(self, text: str) -> list[int]:
+        """See :meth:`Vocabulary.encode`."""
+        return self._tokenizer.encode(text)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """See :meth:`Vocabulary.pieces`."""
+        pieces, run = [], []
+        for token in map(int, ids):
+            if token in self._odd:
+                pieces += [*self._tokenizer.pieces(run), self._odd[token]]
+                run = []
+            else:
+                run.append(token)
+        return pieces + self._tokenizer.pieces(run)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The conversation under the tokenizer's chat template, as one token: its text is what the server is sent."""
+        ids = self._tokenizer.prompt(messages)
+        return [self.intern(self._tokenizer.decode(ids, special=True))]
+
+    def containing(self, marks: Sequence[str]) -> tuple[int, ...]:
+        """See :meth:`Vocabulary.containing`."""
+        return self._tokenizer.containing(marks)
+
+    def _odd_id(self, text: str) -> int:
+        digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
+        found = (1 << 30) | (int.from_bytes(digest, "little") >> 2)
+        while found in self._odd:
+            found = (1 << 30) | (found + 1)
+        self._odd[found] = text
+        return found
