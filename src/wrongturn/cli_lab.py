@@ -69,20 +69,20 @@ def evaluate(
 
 
 def print_accuracy(found: dict[str, Any], known: list[tuple[float, float] | None]) -> None:
-    shown = table(
-        f"{found['model']}, {found['decoding']}, %", "distribution", "path", "whole trace", "published", "first errors"
-    )
+    shown = table(f"{found['model']}, {found['decoding']}, %", "graphs", "path", "whole trace", "published", "errors")
     for row, figures in zip(found["results"], known, strict=True):
         low, high = figures or (None, None)
-        theirs = "–" if low is None else f"{low:.1f}" if low == high else f"{low:.1f} – {high:.1f}"
-        errors = ", ".join(f"{name} {n}" for name, n in row["first_errors"].items())
-        paths, traces = (estimate(row[k]) for k in ("path_accuracy", "trace_accuracy"))
-        shown.add_row(row["distribution"], paths, traces, theirs, errors or "none")
+        theirs = "–" if low is None else f"{low:.1f}" if low == high else f"{low:.0f} – {high:.0f}"
+        errors = [f"{name} {n}" for name, n in row["first_errors"].items()]
+        paths, traces = (estimate(row[k], digits=0) for k in ("path_accuracy", "trace_accuracy"))
+        shown.add_row(row["distribution"], paths, traces, theirs, ", ".join(errors[:2]) or "none")
+    for column in shown.columns:
+        column.no_wrap = True
     out.print(shown)
     size = f"{found['layers']} layers x {found['heads']} heads"
     out.print(
-        f"{found['results'][0]['path_accuracy']['n']} problems each, {size}, {found['seconds']} s. Published: the same "
-        f"size, else the range over five sizes; whether of paths or of traces is not said.",
+        f"{found['results'][0]['path_accuracy']['n']} problems each, {size}, {found['seconds']} s; errors: the most "
+        f"frequent.\nPublished: the same size, else the range over five sizes (paths or traces: not said).",
         style="dim",
     )
 
@@ -132,20 +132,22 @@ def searches(source: str | None, graphs: list[str] | None, n: int, samples: int,
 
 def print_anatomy(facts: dict[str, Any]) -> None:
     kinds = list(facts["groups"][0]["shares"])
-    first = table("First errors, % of all traces", "distribution", *kinds, "failed")
+    first = table("First errors, % of all traces", "graphs", *kinds, "failed")
     for group in facts["groups"]:
-        shares = (estimate(group["shares"][kind]) for kind in kinds)
+        shares = (f"{100 * group['shares'][kind]['value']:.1f}" for kind in kinds)
         first.add_row(group["distribution"], *shares, f"{group['failed']} of {group['traces']}")
     out.print(first)
     held = table("Published observations", "observation", "verdict", "here, %", "problems")
     for claim in facts["claims"]:
-        held.add_row(claim["text"], claim["verdict"], estimate(claim["estimate"], digits=2), str(claim["n"]))
+        held.add_row(claim["text"], claim["verdict"], estimate(claim["estimate"]), str(claim["n"]))
+    held.columns[2].no_wrap = True
     out.print(held)
     steps = facts["failed_steps"]
     out.print(
-        f"Failed steps: {estimate(steps['right'])} % of the expansions of right traces, {estimate(steps['wrong'])} % "
-        f"of wrong ones.\nWrong from right within a problem (AUROC): {estimate(steps['within'], percent=False)}, "
-        f"{steps['within']['n']} problems; length alone {estimate(steps['length_within'], percent=False)}."
+        f"Failed steps: {estimate(steps['right'])} % of the expansions of right traces,\n"
+        f"{estimate(steps['wrong'])} % of wrong ones. Wrong from right within a problem (AUROC):\n"
+        f"{estimate(steps['within'], percent=False)}, {steps['within']['n']} problems; by length alone "
+        f"{estimate(steps['length_within'], percent=False)}."
     )
 
 
@@ -298,10 +300,10 @@ def torch_at_hand(threads: int):
 
 def beginning(ancestor: str):
     """Shape, weights and fingerprint of what a training starts from."""
+    from wrongturn.engines.embedded import model_folder
     from wrongturn.lab.checkpoints import ancestor as weights
-    from wrongturn.lab.folders import packaged
 
-    return weights(packaged(ancestor) or Path(ancestor))
+    return weights(model_folder(ancestor))
 
 
 def followed(work: Callable[[Callable[[dict[str, float]], None]], object], total: int) -> dict[str, float]:

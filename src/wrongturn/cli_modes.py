@@ -140,7 +140,7 @@ def judged_curve(found: Judgement) -> Curve | None:
         low=[row.skill.ap - row.delta + row.band[0] for row in rows],
         high=[row.skill.ap - row.delta + row.band[1] for row in rows],
         full=found.full.ap,
-        chance=found.base_rate,
+        chance=found.full.ap - found.full.lift,
         relative=found.relative,
         mark=None if found.commitment is None else found.commitment[0],
     )

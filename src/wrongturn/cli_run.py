@@ -48,6 +48,9 @@ class Asked:
     prompt: Annotated[str | None, typer.Option(help="Field of the question (default: the usual names).")] = None
     reference: Annotated[str | None, typer.Option(help="Field of the reference answer.")] = None
     group: Annotated[str | None, typer.Option(help="Field that results are broken down by.")] = None
+    allow_code: Annotated[
+        bool, typer.Option("--allow-code", help="Run programs that the model wrote, to grade them (no sandbox).")
+    ] = False
     graphs: Graphs = DISTRIBUTIONS  # type: ignore[assignment]  # typer wants a list in the annotation
     problems: Annotated[
         int | None,
@@ -77,9 +80,9 @@ class Asked:
         """The problems."""
         if self.source is None:
             return graph_problems(list(self.graphs), self.problems or 50, self.seed)
-        from wrongturn.tasks.files import read_problems
-
-        return read_problems(
+        if self.allow_code:
+            wrongturn.tasks.allow_code()
+        return wrongturn.tasks.read_problems(
             self.source,
             task=self.task,
             prompt=self.prompt,

@@ -107,11 +107,11 @@ def resample_jobs(cuts: Iterable[Cut], parents: Mapping[str, Trace], problems: M
     for cut in cuts:
         parent = parents[cut.parent]
         prefix = Chunk(parent.ids, parent.signals, parent.top_ids, parent.top_logprobs)[: cut.at]
-        lineage = Lineage(cut.parent, cut.at, cut.condition)
-        solver = _resume(prefix)
-        for k in range(cut.samples):
+        reason, solver = cut.condition.partition("@")[0], _resume(prefix)
+        lineage = Lineage(cut.parent, cut.at, reason)
+        for k in range(cut.first, cut.first + cut.samples):
             id = f"{cut.parent}~{cut.condition}/{k}"
-            made.append(Job(id, problems[parent.problem], f"resample:{cut.condition}", k, solver, lineage))
+            made.append(Job(id, problems[parent.problem], f"resample:{reason}", k, solver, lineage))
     return made
 
 
@@ -262,10 +262,11 @@ async def fill(
     progress: Progress,
     what: str,
     limits: Limits = NO_LIMITS,
+    seen: Callable[[Made], None] = lambda made: None,
 ) -> None:
     """Carry out what the run does not hold yet, writing as it goes; an interruption loses nothing that had ended.
 
-    What failed is recorded in the run.
+    What failed is recorded in the run. ``seen`` is shown what becomes of each job.
     """
     stored = run.done()
     left = [job for job in todo if job.id not in stored]
@@ -281,6 +282,7 @@ async def fill(
             else:
                 spent += made[0].usage
             writer.add(made)
+            seen(made)
             facts = [f"{spent.decoded / max(time.monotonic() - began, 1e-3):,.0f} tokens/s"]
             facts += [f"${limits.cost(spent):.2f}"] * (limits.price is not None) + [f"{failed} failed"] * bool(failed)
             progress(f"{what} {', '.join(facts)}", done, len(todo))

@@ -33,6 +33,8 @@ CLASSES: dict[str, tuple[str, ...]] = {  # the published taxonomy, and what it h
 }
 CLASS = {error: name for name, errors in CLASSES.items() for error in errors}
 
+_AT_LIST = (*CLASSES["neighbours"], "early_stop", "late_stop")  # the list they stand in, or close, counts as well
+
 RULES_KEPT, SOMETIMES = 0.99, 0.05
 """What counts as keeping the rules of the queue (of node choices), and as happening sometimes (of wrong answers)."""
 
@@ -134,7 +136,7 @@ def search(trace: Trace, problem: Problem) -> Search:
     path = _nodes(trace.answer)
     failed = math.nan if not path or not nodes else float(np.mean([v not in path for v in nodes]))
     headless = bool(path) and path[0] != query.source and path[-1] == query.target and _connected(query, path)
-    listed = sum(1 for s in sound if s.stop <= end + 1) + (CLASS.get(checked.error or "") == "neighbours")
+    listed = sum(s.stop <= end for s in sound) + (checked.error in _AT_LIST)
     return Search(trace.problem, trace.group, checked.error, bool(trace.correct), listed, len(sound), failed, headless)
 
 
@@ -223,6 +225,8 @@ def _neighbours(by_group: Mapping[str, Sequence[Search]]) -> Claim:
         return rates[0] - rates[1]
 
     grows = stats.bootstrap([missed, listed, large], gap, clusters=[s.problem for s in both])
+    if not missed.any():  # resamples of no error at all know nothing of how rare errors are
+        grows = Estimate(grows.value, math.nan, math.nan, grows.n)
     rates = [f"{m.sum():.0f} of {n.sum():.0f}" for m, n in ((missed[of], listed[of]) for of in (large, ~large))]
     return Claim(
         "neighbours_mislisted_as_graphs_grow",

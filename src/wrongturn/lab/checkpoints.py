@@ -70,20 +70,25 @@ def restore(folder: Path, model: Reasoner, optims: Optimizers) -> dict[str, Any]
 
 
 def ancestor(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], str]:
-    """Shape and weights of a checkpoint or an exported folder, and the beginning of the SHA-256 of its weights file.
+    """Shape, weights and fingerprint of a checkpoint or an exported folder.
 
     Raises :class:`wrongturn.errors.WrongturnError` where the folder is neither, or its weights do not fit its config.
     """
     found = layout(folder)
-    if found.model.get("vocab") != ModelConfig().vocab:
-        raise WrongturnError(
-            f"{folder}: a vocabulary of {found.model.get('vocab')}, not the lab's {ModelConfig().vocab}"
-        )
-    config = ModelConfig(**found.model)
-    tensors = load_file(found.weights)
+    config, tensors = ModelConfig(**found.model), load_file(found.weights)
+    if config.vocab != ModelConfig().vocab:
+        raise WrongturnError(f"{folder}: a vocabulary of {config.vocab}, not the lab's {ModelConfig().vocab}")
     if found.exported:
         tensors = from_hugging_face(config, tensors)
-    return config, tensors, hashlib.sha256(found.weights.read_bytes()).hexdigest()[:16]
+    return config, tensors, fingerprint(tensors)
+
+
+def fingerprint(state: dict[str, Tensor]) -> str:
+    """The beginning of a SHA-256 of names and numbers: the same for a checkpoint and its export."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        digest.update(name.encode() + state[name].numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def from_hugging_face(config: ModelConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

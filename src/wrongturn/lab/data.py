@@ -143,9 +143,12 @@ def examples(recipe: Recipe, rng: np.random.Generator, p: float, number: int) ->
     for nodes in np.unique(sizes).tolist():
         listing, traversal, full = (int(((sizes == nodes) & (kinds == k)).sum()) for k in range(3))
         high = min(recipe.hops[1], max(2, nodes - 3))  # a small graph has no long paths
-        made += listing_drills(rng, nodes, listing)
-        made += traversal_drills(rng, nodes, traversal)
-        made += searches(rng, nodes, (min(recipe.hops[0], high), high), full)
+        if listing:
+            made += listing_drills(rng, nodes, listing)
+        if traversal:
+            made += traversal_drills(rng, nodes, traversal)
+        if full:
+            made += searches(rng, nodes, (min(recipe.hops[0], high), high), full)
     return [made[i] for i in rng.permutation(number).tolist()]
 
 

@@ -25,8 +25,8 @@ DENSITY = (1.3, 1.8)
 class Graphs:
     """B random graphs on n nodes, none of a test class.
 
-    ``edges`` [B, M, 2] are labels in prompt order, of which a row has the first ``count`` [B]. ``source`` and ``target``
-    [B] are labels: of a random node that has an edge, and of one at the distance asked for (or the source again).
+    ``edges`` [B, M, 2] are labels in prompt order, of which a row has the first ``count`` [B]. ``source`` and
+    ``target`` [B] are labels: of a random node that has an edge, and of one at the distance asked for (or the same).
     """
 
     edges: Ints
@@ -51,7 +51,7 @@ class Graphs:
         return [row[:stop] for row, stop in zip(ids, stops, strict=True)]
 
     def adjacent(self) -> list[Adjacent]:
-        """All edges' ends, by start and ascending, and where those of each label begin: ``ends[begin[u]:begin[u+1]]``."""
+        """Where edges end, by start and ascending; those from u are ``ends[begin[u]:begin[u + 1]]``."""
         starts, ends = self.edges[..., 0], self.edges[..., 1]
         used = np.arange(starts.shape[1]) < self.count[:, None]
         codes = np.sort(np.where(used, starts * 64 + ends, 1 << 20), axis=1) & 63
@@ -62,17 +62,17 @@ class Graphs:
 
 
 def graphs(rng: np.random.Generator, nodes: int, number: int, lengths: Ints | None = None) -> Graphs:
-    """``number`` graphs; with ``lengths`` [number], each with a target whose shortest path has so many edges.
+    """``number`` > 0 graphs; with ``lengths`` [number], each with a target whose shortest path has so many edges.
 
     Every graph is drawn until it fits, as if the others were not there: a length is as likely as it was asked for.
     Raises ``ValueError`` where graphs of so many nodes do not seem to have such paths.
     """
     parts: list[tuple[Ints, Graphs]] = []
     waiting = np.arange(number)
-    for _ in range(2_000):
+    for _ in range(300):
         if not len(waiting):
             break
-        tries = np.tile(waiting, -(-min(1024, 2 * len(waiting) + 32) // len(waiting)))
+        tries = np.tile(waiting, -(-max(128, min(1024, 2 * len(waiting))) // len(waiting)))
         places, drawn = _draw(rng, nodes, tries, None if lengths is None else lengths[tries])
         _, first = np.unique(places, return_index=True)  # of several that fit one place, the first
         parts.append((places[first], _rows(drawn, first)))
@@ -103,7 +103,7 @@ def _draw(rng: np.random.Generator, nodes: int, places: Ints, lengths: Ints | No
     adjacency = np.zeros((b, nodes, nodes), bool)
     adjacency[rows, u[rows, columns], v[rows, columns]] = True
     fits = np.ones(b, bool)
-    source = target = _choose(rng, adjacency.any(1) | adjacency.any(2))
+    source = target = _choose(rng, np.logical_or(adjacency.any(1), adjacency.any(2)))
     if lengths is not None:
         there = at_distance(adjacency, source, lengths)
         fits = there.any(1)
@@ -111,13 +111,15 @@ def _draw(rng: np.random.Generator, nodes: int, places: Ints, lengths: Ints | No
     kept = np.flatnonzero(fits)
     kept = kept[~is_test(shape_hash(adjacency[kept]))]
     names = rng.random((len(kept), LABELS), np.float32).argsort(1)[:, :nodes]
-    edges = np.take_along_axis(names, np.stack((u, v), -1)[kept].reshape(len(kept), -1), 1).reshape(-1, high, 2)
+    edges = np.take_along_axis(names, np.stack((u, v), -1)[kept].reshape(len(kept), 2 * high), 1).reshape(
+        len(kept), high, 2
+    )
     ends = (np.take_along_axis(names, of[kept, None], 1)[:, 0] for of in (source, target))
     return places[kept], Graphs(edges, count[kept], *ends)
 
 
 def at_distance(adjacency: npt.NDArray[np.bool_], source: Ints, lengths: Ints) -> npt.NDArray[np.bool_]:
-    """[B, n] bool: the nodes whose shortest path from the source [B] has ``lengths`` [B] edges. Adjacency is [B, n, n]."""
+    """[B, n] bool: the nodes whose shortest path from the source [B] has ``lengths`` [B] edges."""
     nodes = adjacency.shape[1]
     bit = np.int64(1) << np.arange(nodes, dtype=np.int64)
     reach = np.matmul(adjacency.astype(np.float64), bit.astype(np.float64)).astype(np.int64)  # successors as bits

@@ -8,13 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from wrongturn import stats
-from wrongturn.engines.embedded import Embedded
+from wrongturn.engines.embedded import Embedded, model_folder
 from wrongturn.errors import WrongturnError
-from wrongturn.lab.folders import Layout, layout, packaged
+from wrongturn.lab.folders import Layout, layout
+from wrongturn.lab.split import SHARE, held_out
 from wrongturn.pipeline import solve
 from wrongturn.stats import Estimate
 from wrongturn.tasks import Distribution, GraphSearch, Problem
@@ -67,7 +69,7 @@ def evaluate(
     with exported(checkpoint) as (folder, found):
         engine = Embedded(folder)
         for i, distribution in enumerate(wanted):
-            problems = GraphSearch().problems(distribution, n, seed)
+            problems = fresh(distribution, n, seed)
             strategy = "sample" if sampled else "greedy"
             traces = solve(engine, problems, strategy=strategy, seed=seed, top_k=0, max_tokens=MAX_TOKENS)
             results.append(
@@ -100,7 +102,7 @@ def sample(
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[Trace], dict[str, Problem]]:
     """``samples`` traces at temperature 1 of each of ``n`` fresh problems of each distribution, and the problems."""
-    problems = [p for name in distributions for p in GraphSearch().problems(name, n, seed)]
+    problems = [p for name in distributions for p in fresh(Distribution.parse(name), n, seed)]
     traces: list[Trace] = []
     with exported(checkpoint) as (folder, _):
         engine = Embedded(folder)
@@ -111,13 +113,28 @@ def sample(
     return traces, {p.id: p for p in problems}
 
 
+def fresh(distribution: Distribution, n: int, seed: int) -> list[Problem]:
+    """``n`` problems on graphs of test classes, which no training draws (see :mod:`wrongturn.lab.split`).
+
+    Raises ``ValueError`` where graphs are so small that there are hardly any such classes.
+    """
+    task, stream, made = GraphSearch(), distribution.queries(seed), []
+    for _ in range(SHARE + n * SHARE // 64):  # four times what is needed on average
+        block = list(islice(stream, 256))
+        for query in (q for q, out in zip(block, held_out(block), strict=True) if out):
+            made.append(task.problem(query, f"{distribution}/test{seed}/{len(made)}", str(distribution)))
+            if len(made) == n:
+                return made
+    raise ValueError(f"{distribution}: too few graphs of test classes; larger graphs have more")
+
+
 def exported(checkpoint: str | Path | None) -> AbstractContextManager[tuple[Path, Layout]]:
     """A folder the embedded engine can run, and what is in it; a training's checkpoint is exported for the time being.
 
     Raises :class:`wrongturn.errors.WrongturnError` as :func:`wrongturn.lab.folders.layout` does, or where exporting
     needs what is not installed.
     """
-    folder = packaged(checkpoint) or Path(str(checkpoint))
+    folder = model_folder(checkpoint)
     found = layout(folder)
     if found.exported:
         if not (folder / "graph.onnx").exists():

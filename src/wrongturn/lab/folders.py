@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +49,10 @@ def layout(folder: Path) -> Layout:
         raise WrongturnError(f"{file}: missing (expected a checkpoint of 'wrongturn lab train' or an export)") from None
     except ValueError as problem:
         raise WrongturnError(f"{file}: not JSON ({problem})") from None
-    exported = "model" not in config
-    known = config if exported else config["model"]
+    exported = isinstance(config, dict) and "model" not in config
+    known = config if exported or not isinstance(config, dict) else config["model"]
+    if not isinstance(known, dict):
+        raise WrongturnError(f"{file}: expected the settings of a model, found {type(known).__name__}")
     names = _LLAMA if exported else dict(zip(_LLAMA, _LLAMA, strict=True))
     lacking = [name for name in names.values() if name not in known]
     if lacking:
@@ -109,12 +110,3 @@ def expected(model: dict[str, Any], exported: bool) -> Shapes:
     block |= {"mlp.gate_proj.weight": (f, d), "mlp.up_proj.weight": (f, d), "mlp.down_proj.weight": (d, f)}
     block |= {"input_layernorm.weight": (d,), "post_attention_layernorm.weight": (d,)}
     return wanted | {f"model.layers.{i}.{name}": s for i in range(model["layers"]) for name, s in block.items()}
-
-
-def packaged(name: str | Path | None) -> Path | None:
-    """The folder of a model that comes with the package (None: the default one), or None where there is none."""
-    weights = Path(str(resources.files("wrongturn.engines"))) / "weights"
-    if name is None:
-        return weights / "graph_search"
-    known = {folder.name: folder for folder in weights.iterdir() if (folder / "graph.onnx").exists()}
-    return None if Path(name).is_dir() else known.get(str(name))

@@ -27,6 +27,7 @@ from wrongturn.lab import checkpoints
 from wrongturn.lab.export import write
 from wrongturn.lab.forcing import exact_trace
 from wrongturn.lab.model import ModelConfig, Reasoner
+from wrongturn.lab.split import held_out
 from wrongturn.tasks import graphs as gs
 
 
@@ -157,8 +158,7 @@ def train(
     state = checkpoints.restore(out, model, [optim])
     first, tokens = int(state.get("step", 0)), int(state.get("tokens", 0))
     begun = saved = time.monotonic() - float(state.get("seconds", 0.0))
-    stream = gs.Distribution.parse(config.graphs).queries(config.seed + 1_000_000)
-    stream = islice(stream, first * config.prompts, None)
+    stream = islice(prompts(config), first * config.prompts, None)
     with (out / "log.jsonl").open("a") as log:
         for step in range(first, config.steps):
             engine = engine_of(model, out / "rollouts")
@@ -179,7 +179,7 @@ def train(
             record["reward"] = float(np.mean([r.reward for r in flat]))
             record["mixed"] = float(np.mean([any(r.advantage for r in group) for group in groups]))
             done = step + 1 == config.steps
-            if (step + 1) % evaluate_every == 0 or done:
+            if evaluate_every and ((step + 1) % evaluate_every == 0 or done):
                 record |= {"exact": exact_trace(model, "G15_2,4")["exact"]}
                 record |= {"exact_goal": exact_trace(model, config.graphs)["exact"]}
             log.write(json.dumps(record) + "\n")
@@ -192,6 +192,14 @@ def train(
                     out, model, [optim], {"step": step + 1, "tokens": tokens, "seconds": time.monotonic() - begun}
                 )
     return model
+
+
+def prompts(config: GrpoConfig) -> Iterator[gs.Query]:
+    """Queries to learn from, none on a graph of a test class."""
+    stream = gs.Distribution.parse(config.graphs).queries(config.seed + 1_000_000)
+    while True:
+        block = list(islice(stream, 64))
+        yield from (q for q, out in zip(block, held_out(block), strict=True) if not out)
 
 
 def engine_of(model: Reasoner, folder: Path) -> Embedded:

@@ -52,8 +52,9 @@ class Block(nn.Module):
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None = None) -> Tensor:
         """[batch, tokens, width] -> the same, or [n, width]: only where ``keep`` [batch, tokens] is True."""
         b, t, d = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v, is_causal=True)
+        qk, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads).split((2, 1), dim=2)
+        q, k = rotate(qk, cos, sin).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q, k, v[:, :, 0].transpose(1, 2), is_causal=True)
         attended = attended.transpose(1, 2).reshape(b, t, d)
         if keep is not None:
             x, attended = x[keep], attended[keep]
@@ -63,9 +64,12 @@ class Block(nn.Module):
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding, half-split layout (as Hugging Face's Llama and ONNX Runtime's rotary)."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+    """Rotary position embedding, half-split layout (as Hugging Face's Llama and ONNX Runtime's rotary).
+
+    x is [batch, tokens, 2, heads, head_dim]; ``cos`` and ``sin`` are [tokens, 1, 1, head_dim], the first half of the
+    sines negative: one product, one rotated copy and one fused multiply-add, all of them in memory order.
+    """
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 class Reasoner(nn.Module):
@@ -81,8 +85,9 @@ class Reasoner(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=config.norm_eps)
         angles = torch.outer(torch.arange(config.context, dtype=torch.float64), rope_frequencies(config))
-        self.register_buffer("cos", angles.cos().float(), persistent=False)
-        self.register_buffer("sin", angles.sin().float(), persistent=False)
+        cos, sin = angles.cos().float(), angles.sin().float()
+        self.register_buffer("cos", torch.cat((cos, cos), -1)[:, None, None], persistent=False)
+        self.register_buffer("sin", torch.cat((-sin, sin), -1)[:, None, None], persistent=False)
         self.apply(self._initialise)
         for block in self.blocks:
             assert isinstance(block, Block)

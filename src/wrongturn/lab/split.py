@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from wrongturn.tasks.graph_text import LABELS, Query
 
-SHARE = 16
+SHARE = 8
 """One class in so many is for testing."""
 
 Hashes = npt.NDArray[np.uint64]

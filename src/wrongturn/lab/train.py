@@ -19,7 +19,7 @@ from wrongturn.errors import WrongturnError
 from wrongturn.lab import checkpoints
 from wrongturn.lab.data import GROUP, Recipe, batches
 from wrongturn.lab.forcing import exact_trace
-from wrongturn.lab.machine import Machine, check_memory
+from wrongturn.lab.machine import Machine, check_memory, flops_per_token, peak_flops
 from wrongturn.lab.model import ModelConfig, Reasoner
 from wrongturn.tasks import graphs as gs
 
@@ -28,7 +28,7 @@ from wrongturn.tasks import graphs as gs
 class TrainConfig:
     """One training run. ``tokens`` counts prompt and trace tokens without padding, and sets the whole schedule.
 
-    ``ancestor`` names the weights it starts from (the beginning of their SHA-256); empty: from scratch.
+    ``ancestor`` is the fingerprint of the weights it starts from; empty: from scratch.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -125,6 +125,7 @@ def train(
     step, seen, spent = int(state.get("step", 0)), int(state.get("tokens", 0)), float(state.get("seconds", 0.0))
     group_at = int(state.get("group_at", seen))  # tokens seen when the current group of batches was drawn
 
+    peak = peak_flops(here.device) * here.world if here.device.startswith("cuda") else 0.0
     saved = time.monotonic()
     begun, losses, tick, ticked = saved - spent, [], saved, seen
     stream: Iterator[tuple[np.ndarray, np.ndarray]] | None = None
@@ -137,9 +138,13 @@ def train(
                 stream = batches(config.recipe, config.seed, number, group_at / config.tokens)
             ids, weights = next(stream)
             x, w = (torch.from_numpy(a).to(here.device, non_blocking=True) for a in (ids, weights))
-            with here.autocast():
-                loss = trace_loss(forward, x, w)
-            loss.backward()
+            try:
+                with here.autocast():
+                    loss = trace_loss(forward, x, w)
+                loss.backward()
+            except torch.OutOfMemoryError:
+                half = f"--batch {config.recipe.batch // 2}"
+                raise WrongturnError(f"too little memory on {here.device} at step {step + 1}; try {half}") from None
             here.average([p.grad for p in model.parameters() if p.grad is not None])
             losses.append(loss.item())
             try:
@@ -156,7 +161,10 @@ def train(
                 record = {"step": step, "tokens": seen, "seconds": round(now - begun, 1)}
                 record |= {"loss": float(np.mean(losses)), "lr": learning_rate(config, seen / config.tokens)}
                 record |= {"tokens_per_second": round((seen - ticked) / (now - tick))}
-                if here.leads and (step % evaluate_every == 0 or done):
+                if peak:
+                    used = record["tokens_per_second"] * flops_per_token(config.model, ids.shape[1])
+                    record["peak_share"] = round(used / peak, 4)
+                if here.leads and evaluate_every and (step % evaluate_every == 0 or done):
                     record |= exact_trace(model, "G15_2,4")
                     record["exact_long"] = exact_trace(model, "G15_5,6", 128)["exact"]
                 log.write(json.dumps(record) + "\n")

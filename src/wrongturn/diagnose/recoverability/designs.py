@@ -1,4 +1,4 @@
-"""Where a failed trace was lost, found by resampling: what a search for the onset is, and the two rules it is up against.
+"""Where a failed trace was lost, found by resampling: what a search for the onset is, and two known rules for one.
 
 The value V(i) of a cut is the chance that a continuation of the first i tokens is right. The *onset* is the step that
 takes it down: high at its start, low at its end. At the end of a failed trace V is 0 for certain.
@@ -55,7 +55,7 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Onset:
-    """What a search came to. ``status`` is ``found``, ``interval`` or ``cannot be told`` (``reason`` says why not more).
+    """What a search came to. ``status`` is ``found``, ``interval`` or ``cannot be told``; ``reason`` says why not more.
 
     ``step`` and ``token`` are the best guesses (None: there is none), ``steps`` and ``tokens`` the first and last that
     they may be (95 % credible for the bisection; the rules it is up against give none), ``probability`` that of

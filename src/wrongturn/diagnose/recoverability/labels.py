@@ -15,6 +15,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -29,7 +30,7 @@ ALPHA = 0.05
 REACH = 0.25
 """No success counts as beyond reach only where every operator's rate is below this with 95 % confidence: 11 tries."""
 
-Counted = NDArray[np.int64]
+Counted = NDArray[Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
