@@ -19,7 +19,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is loaded
 import numpy as np
 from sklearn.metrics import average_precision_score
 
+from wrongturn.cli_modes import judged_curve
 from wrongturn.diagnose.modes import failure_modes, published_modes
+from wrongturn.diagnose.modes.figure import svg
 from wrongturn.diagnose.modes.scoring import resampled_precision
 
 ROOT = Path(__file__).parents[1]
@@ -55,25 +57,33 @@ def growth(n: int, n_boot: int) -> dict[str, Any]:
     return {"rows": n, "seconds": seconds, "nanoseconds_per_row_and_resample": 1e9 * seconds / (n * n_boot)}
 
 
-def table(path: Path) -> dict[str, Any]:
-    """Seconds from file to verdict, published procedure (10,000 resamples, every window) and ours."""
+def table(path: Path, pictures: Path | None) -> dict[str, Any]:
+    """Seconds from file to verdict, published procedure (10,000 resamples, every window) and ours; and our picture."""
     start = time.process_time()
     old = published_modes(path)
     middle = time.process_time()
     new = failure_modes(path)
     end = time.process_time()
-    verdicts = {"published": old.verdict, "ours": new.verdict}
-    return {"table": path.name, "compat_seconds": middle - start, "default_seconds": end - middle, **verdicts}
+    curve = judged_curve(new)
+    if pictures is not None and curve is not None:
+        (pictures / f"modes_{path.name.removesuffix(path.suffix).removesuffix('.final')}.svg").write_text(svg(curve))
+    facts = {"published": old.verdict, "ours": new.verdict, "reason": new.reason, "n": new.n, "failures": new.failures}
+    if new.full is not None:
+        facts |= {"p": new.p, "lift": new.full.lift, "lift_ci": new.full.ci, "length_lift": new.full.length_lift}
+    return {"table": path.name, "compat_seconds": middle - start, "default_seconds": end - middle, **facts}
 
 
 def main() -> None:
     asked = argparse.ArgumentParser(description=__doc__)
     asked.add_argument("--resamples", type=int, default=1000)
-    n_boot = asked.parse_args().resamples
+    asked.add_argument("--pictures", type=Path, help="write the picture of each published table to this folder")
+    options = asked.parse_args()
+    n_boot = options.resamples
     results: dict[str, Any] = {"resamples": n_boot}
     results["loop"] = [show(against_loop(n, n_boot, ties)) for n in (200, 1319) for ties in (False, True)]
     results["growth"] = [show(growth(n, n_boot)) for n in (1_000, 10_000, 100_000)]
-    results["tables"] = [show(table(path)) for path in sorted(PUBLISHED.glob("*.*"))] if PUBLISHED.exists() else []
+    paths = sorted(PUBLISHED.glob("*.*")) if PUBLISHED.exists() else []
+    results["tables"] = [show(table(path, options.pictures)) for path in paths]
     results["peak_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"peak memory {results['peak_mib']:.0f} MiB")
     RESULTS.write_text(json.dumps(results, indent=2) + "\n")

@@ -14,11 +14,13 @@ from made_tables import made_columns, published_table, write_csv
 from made_traces import made, made_problem
 from wrongturn.diagnose.modes import failure_modes, features, judge
 from wrongturn.diagnose.modes.features import SOUND, Features
-from wrongturn.diagnose.modes.gate import gate, gate_statistics, permuted
+from wrongturn.diagnose.modes.gate import exchangeable, gate, gate_statistics, permuted
 from wrongturn.diagnose.modes.judge import decide
 from wrongturn.diagnose.modes.judgement import Prefix, Skill
 from wrongturn.diagnose.modes.measure import group_index
+from wrongturn.diagnose.modes.refit import drawn_rows
 from wrongturn.diagnose.modes.ridge import group_folds, logistic, out_of_fold, prepare
+from wrongturn.diagnose.modes.scoring import plain_precision, random_precision
 from wrongturn.errors import WrongturnError
 from wrongturn.store import Run
 
@@ -83,14 +85,56 @@ def test_the_gate_is_exact() -> None:
 
 
 def test_groups_swap_labels_as_wholes() -> None:
-    groups = np.array([0, 0, 1, 2, 2, 3, 4, 4, 4])
-    failed = np.array([1, 1, 0, 0, 0, 1, 1, 0, 1], np.bool_)
-    found = permuted(failed, groups, 50, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(24), [2] * 12 + [3] * 12)
+    failed = rng.random(60) < 0.4
+    strata = exchangeable(groups, rng)
+    assert sorted(rows.shape for rows in strata) == [(12, 2), (12, 3)]
+    found = permuted(failed, strata, 50, rng)
     assert np.array_equal(found[:, 0], failed)
-    assert (found.sum(axis=0) == failed.sum()).all()
-    assert (found[0] == found[1]).all()
-    assert (found[6:] == failed[6:, None]).all()  # the only group of its size has none to swap with
-    assert len({tuple(column) for column in found.T}) > 2
+    for k in range(51):
+        for rows in strata:
+            assert sorted(map(tuple, found[rows, k])) == sorted(map(tuple, failed[rows].astype(float)))
+    assert len({tuple(column) for column in found.T}) == 51
+
+
+def test_groups_of_all_different_size_swap_with_those_of_similar_size() -> None:
+    sizes = np.arange(1, 26)
+    groups = np.repeat(np.arange(25), sizes)
+    strata = exchangeable(groups, np.random.default_rng(0))
+    assert [rows.shape for rows in strata] == [(10, 1), (15, 11)]  # 5 that are left join the last ten
+    for rows in strata:
+        assert all(len(set(groups[row])) == 1 for row in rows)
+        assert len(np.unique(rows)) == rows.size
+    few = exchangeable(np.array([0, 0, 1]), np.random.default_rng(0))
+    assert [rows.shape for rows in few] == [(2, 1)]
+    common = exchangeable(np.repeat(np.arange(15), [4] * 12 + [1, 2, 3]), np.random.default_rng(0))
+    assert sorted(rows.shape for rows in common) == [(3, 1), (12, 4)]  # the many keep all their rows
+
+
+def uneven(seed: int, effect: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """40 problems with 1 to 40 samples, alike in noise and nearly in label; failures higher by ``effect``."""
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(40), np.arange(1, 41))
+    hard = rng.random(40) < 0.4
+    failed = np.where(rng.random(len(groups)) < 0.1, rng.random(len(groups)) < 0.4, hard[groups])
+    shared = rng.normal(size=(40, 4))[groups] + 0.3 * rng.normal(size=(len(groups), 4))
+    return groups, failed, shared + effect * failed[:, None]
+
+
+def test_the_gate_works_with_groups_of_all_different_size() -> None:
+    """It opens where there is a signal, and its ranks are even where there is none, though samples are alike."""
+    opened, ranks = [], []
+    for seed in range(30):
+        groups, failed, table = uneven(seed, 0.0)
+        best = gate_statistics(failed, groups, [table], 19, seed)
+        ranks.append(np.mean(best >= best[0]))
+    for seed in range(5):
+        groups, failed, table = uneven(seed, 2.0)
+        opened.append(gate(failed, groups, [table], 39, seed))
+    assert max(opened) <= 0.05
+    assert 0.35 < np.mean(ranks) < 0.7
+    assert np.mean(np.array(ranks) <= 0.05) <= 0.2
 
 
 def test_folds_keep_groups_whole_and_spread_failures() -> None:
@@ -126,11 +170,33 @@ def test_regression_is_scikit_learns() -> None:
 
 def test_label_vectors_fitted_together_or_alone() -> None:
     found = made_features(100, full=1.0)
-    labels = permuted(found.failed, np.arange(100), 3, np.random.default_rng(0))
+    labels = permuted(found.failed, [np.arange(100)[:, None]], 3, np.random.default_rng(0))
     fold = group_folds(np.arange(100), np.zeros(100), np.random.default_rng(0))
     together = out_of_fold(found.full, labels, fold)
     for k in range(4):
         np.testing.assert_allclose(together[:, k], out_of_fold(found.full, labels[:, [k]], fold)[:, 0], atol=1e-6)
+
+
+def test_a_resample_is_fitted_as_if_its_rows_stood_there_as_often() -> None:
+    found = made_features(100, full=1.0)
+    rng = np.random.default_rng(0)
+    drawn = drawn_rows(np.arange(100), 2, rng)
+    assert drawn.sum(axis=0).tolist() == [100, 100]
+    label, design = found.failed[:, None].astype(float), np.column_stack([np.ones(100), found.full])
+    weighted = logistic(design, label, weights=drawn)
+    for b in range(2):
+        rows = np.repeat(np.arange(100), drawn[:, b].astype(int))
+        np.testing.assert_allclose(weighted[:, [b]], logistic(design[rows], label[rows]), atol=1e-5)
+
+
+def test_a_random_order_has_a_little_more_than_the_base_rate() -> None:
+    rng = np.random.default_rng(0)
+    failed = np.arange(20) < 5
+    expected = np.mean([plain_precision(failed, rng.random(20)) for _ in range(4000)])
+    assert random_precision(20, 5) == pytest.approx(expected, abs=0.01)
+    assert random_precision(20, 20) == pytest.approx(1)
+    assert random_precision(10**6, 3 * 10**5) == pytest.approx(0.3, abs=1e-4)
+    assert math.isnan(random_precision(20, 0))
 
 
 def skill(lift: float, low: float) -> Skill:
@@ -167,6 +233,7 @@ def test_too_few_of_either_is_said(tmp_path: Path, failures: int) -> None:
     assert found.verdict == "undetermined"
     assert "fewer than 10" in found.reason
     assert found.dict()["full"] is None
+    assert (found.mode, found.warnings) == ("prefinal", ())
 
 
 def test_outcomes_are_counted_before_anything_else(tmp_path: Path) -> None:
@@ -207,7 +274,11 @@ def test_grouped_columns_and_runs(tmp_path: Path) -> None:
         run.add_problems([made_problem(i) for i in range(13)])
         run.append([made(i, correct=i % 3 == 0, strategy="sample", answer="1", group="G") for i in range(48)])
         run.append(
-            [made(48, correct=False, answer=None), made(49, correct=False, finish="length"), made(51, correct=None)]
+            [
+                made(48, correct=False, answer=None),
+                made(49, correct=False, answer=None, finish="length"),
+                made(51, correct=None),
+            ]
         )
         found = failure_modes(run)
     assert found.outcomes == {"correct": 16, "wrong": 32, "truncated": 1, "unparsed": 1, "missing": 1}

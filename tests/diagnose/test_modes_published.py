@@ -160,6 +160,9 @@ def test_a_window_that_no_row_has_gets_no_verdict(tmp_path: Path) -> None:
         "p": None, "code": "N/A",
     }  # fmt: skip
     assert any("nll_mean at T=512 is empty" in warning for warning in found.warnings)
+    columns["nll_mean_prefinal_w128"] = [""] * 120
+    with pytest.raises(WrongturnError, match="every window lacks a feature"):
+        published_modes(write_csv(tmp_path / "t.csv", columns), n_boot=50, curves=False)
     columns["nll_mean_prefinal"] = [""] * 120
     with pytest.raises(WrongturnError, match="nll_mean is empty in all 120 rows"):
         published_modes(write_csv(tmp_path / "t.csv", columns), n_boot=50, curves=False)

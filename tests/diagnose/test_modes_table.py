@@ -11,7 +11,7 @@ import pyarrow.parquet as parquet
 import pytest
 from made_tables import made_columns, write_csv
 
-from wrongturn.diagnose.modes.features import SUMMARIES, table_features
+from wrongturn.diagnose.modes.features import SUMMARIES, answered_features, table_features
 from wrongturn.diagnose.modes.table import read_table
 from wrongturn.errors import WrongturnError
 
@@ -95,8 +95,13 @@ def test_repeated_rows_are_reported(tmp_path: Path) -> None:
     columns = made_columns()
     for cells in columns.values():
         cells[9] = cells[5]
-    found = table_features(read_table(write_csv(tmp_path / "t.csv", columns)))
-    assert found.warnings == ("1 repeated rows, e.g. row 11 is row 7 again",)
+    table = read_table(write_csv(tmp_path / "t.csv", columns))
+    found = table_features(table)
+    assert found.warnings == ("1 repeated rows, e.g. row 11 is row 7 again: kept, as published",)
+    assert len(found) == 120
+    ours = answered_features(table)
+    assert ours.warnings == ("1 repeated rows, e.g. row 11 is row 7 again: left out",)
+    assert len(ours) == 119
 
 
 def test_files_that_are_no_table(tmp_path: Path) -> None:

@@ -175,4 +175,4 @@ def _likelihood(good: NDArray[np.int64], tries: NDArray[np.int64]) -> NDArray[np
     rate = np.where(tries > 0, good / np.maximum(tries, 1), 0.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         parts = np.nan_to_num(good * np.log(rate)), np.nan_to_num((tries - good) * np.log1p(-rate))
-    return parts[0] + parts[1]
+    return np.asarray(parts[0] + parts[1], np.float64)

@@ -132,7 +132,7 @@ def label(
     both, found = select + score, []
     for i in range(len(best)):
         cells = tuple(_cells(select, score, i, operators, plain))
-        chosen = operators[best[i]] if best[i] >= 0 else None
+        chosen = operators[int(best[i])] if best[i] >= 0 else None
         rescuers = tuple(cell.operator for cell in cells if cell.holm <= alpha)
         name, reason = (STEERABLE, "") if steerable[i] else _otherwise(both, i, plain, p[i], compat, operators)
         found.append(Label(name, chosen, float(p[i]), reason, rescuers, cells))

@@ -64,10 +64,10 @@ class Tally:
         left = np.array([rollout.left for rollout in seen], np.intp) if share else at
         right = np.array([rollout.right for rollout in seen], bool)
         began, went = (np.searchsorted(edges, token, side="right") - 1 for token in (at, left))
-        counted = [np.bincount(went[rows & (went >= 0)], minlength=len(edges)) for rows in (right, ~right)]
+        good, bad = (np.bincount(went[rows & (went >= 0)], minlength=len(edges)) for rows in (right, ~right))
         early = int((right & (went < 0)).sum()), int((~right & (went < 0)).sum())
         places = np.arange(len(edges) - 1)[:, None]
-        return cls(*counted, early, ((began <= places) & (went > places)).sum(axis=1))
+        return cls(good, bad, early, ((began <= places) & (went > places)).sum(axis=1))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,10 +85,9 @@ class Posterior:
         until = counts.cumsum(axis=1)
         here, after = counts[:, :-1], until[:, -1:] - until[:, :-1]
         before = until[:, :-1] - here + np.array(tally.earlier)[:, None]
-        log = sum(
-            np.outer(right, _log(rate)) + np.outer(wrong, _log(1 - rate))
-            for (right, wrong), rate in ((before, h), (here, d), (after, low))
-        )
+        log = np.zeros((len(before[0]), len(grid)))
+        for (right, wrong), rate in ((before, h), (here, d), (after, low)):
+            log += np.outer(right, _log(rate)) + np.outer(wrong, _log(1 - rate))
         if share:
             gone, free = here.sum(axis=0), np.array(LEAVE)
             log += np.outer(gone, _log(q)) + np.outer(tally.stayed, _log(1 - q))
