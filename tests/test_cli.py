@@ -40,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 
 def test_run_prints_one_object(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = finished
-    keys = {"traces", "problems", "accuracy", "onset", "claims", "comparison", "seconds", "report"}
+    keys = {"traces", "problems", "accuracy", "outcomes", "onset", "claims", "comparison", "seconds", "report"}
     assert set(summary) == keys
     assert summary["problems"] == 12
     assert summary["accuracy"]["G15_2,4"]["n"] == 6

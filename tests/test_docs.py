@@ -95,6 +95,7 @@ def test_dependencies_are_documented() -> None:
     assert all(re.split(r"[<>=\[]", name)[0] in page for name in listed)
 
 
+@pytest.mark.extras
 def test_the_served_example_runs(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "collect.md").read_text()
     serve, probe, collect = re.findall(r"^(wrongturn .*(?:serve|127\.0\.0\.1).*)$", page, re.MULTILINE)

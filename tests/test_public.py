@@ -54,7 +54,13 @@ def test_arrows_point_down() -> None:
     found = subprocess.run(
         [sys.executable, "-c", root + code + ";" + listing], capture_output=True, text=True, check=True
     )
-    assert eval_list(found.stdout) == ["wrongturn.signals", "wrongturn.stats", "wrongturn.trace", "wrongturn.triggers"]
+    assert eval_list(found.stdout) == [
+        "wrongturn.signals",
+        "wrongturn.stats",
+        "wrongturn.trace",
+        "wrongturn.triggers",
+        "wrongturn.vocabulary",
+    ]
 
 
 def eval_list(text: str) -> list[str]:

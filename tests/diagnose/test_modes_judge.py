@@ -286,6 +286,7 @@ def test_grouped_columns_and_runs(tmp_path: Path) -> None:
     assert found.dict()["windows"][0]["T"] == 0.1
 
 
+@pytest.mark.extras
 def test_a_published_table_that_is_noise_once_judged() -> None:
     """Published as committed at T=256."""
     found = failure_modes(published_table("math500_gemini2.5.final.csv"))

@@ -59,6 +59,7 @@ REPORTS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("name", REPORTS)
 def test_published_reports_are_reproduced(name: str) -> None:
     pytest.importorskip("sklearn")
@@ -82,6 +83,7 @@ def test_published_reports_are_reproduced(name: str) -> None:
             assert printed is None or value == pytest.approx(printed, abs=5e-5)
 
 
+@pytest.mark.extras
 def test_a_table_without_prefinal_rows_falls_back() -> None:
     pytest.importorskip("sklearn")
     found = published_modes(published_table("gsm8k_gpt-oss-20b.final.csv"), n_boot=200, curves=False)

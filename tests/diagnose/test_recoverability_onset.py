@@ -178,3 +178,18 @@ def test_counts_say_who_stayed() -> None:
     assert tally.right.tolist() == [0, 1, 0]
     assert tally.wrong.tolist() == [1, 0, 1]
     assert tally.stayed.tolist() == [2, 1]
+
+
+def test_where_nothing_leaves_at_the_onset_the_drop_is_not_known() -> None:
+    design = Design(bisection(even(2), 64, confirm=4))
+    bisecting = True
+    while design.ask is not None:
+        at, tries = design.ask.at, design.ask.tries
+        # while it searches, rollouts from the start depart at once and are right; later ones all repeat the trace
+        bisecting = bisecting and tries == 2
+        design.tell([Rollout(at, 0 if bisecting and at == 0 else 2, bisecting and at == 0) for _ in range(tries)])
+    assert design.onset is not None
+    assert design.onset.status == "interval"
+    assert math.isnan(design.onset.p)
+    assert math.isnan(design.onset.drop.value)
+    assert design.onset.reason == "no fresh continuation left the trace at the onset, or none went past it"

@@ -97,6 +97,7 @@ def check(server: Server, run: wrongturn.Run, asked: list[Problem], tier: str) -
         assert (known >= 0).all()
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("tier", TIERS)
 def test_nothing_is_lost_and_nothing_double(tier: str, tmp_path: Path) -> None:
     server = collect_through_faults(tmp_path / "run", tier, problems=40, restarts=1)
@@ -104,10 +105,10 @@ def test_nothing_is_lost_and_nothing_double(tier: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.servers
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600)
 def test_ten_thousand_requests_of_which_a_fifth_meet_a_fault(tmp_path: Path) -> None:
-    server = collect_through_faults(tmp_path / "run", "ids", problems=5000, restarts=8)
-    assert len(server.bodies) > 12_000
+    server = collect_through_faults(tmp_path / "run", "ids", problems=3700, restarts=8)
+    assert len(server.bodies) >= 10_000
     assert set(server.faults) == set(FAULTS)
     assert sum(server.faults.values()) > 0.18 * len(server.bodies)
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from wrongturn.errors import WrongturnError
 from wrongturn.importers import FORMATS, load
-from wrongturn.importers.base import Imported, Log, Skipped, Unusable, read, to_trace
+from wrongturn.importers._tokens import to_trace
+from wrongturn.importers.base import Imported, Log, Skipped, Unusable, read
 from wrongturn.store import Run
 from wrongturn.vocabulary import Interned
 

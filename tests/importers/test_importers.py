@@ -11,7 +11,7 @@ import pytest
 from wrongturn.cli_import import import_
 from wrongturn.errors import WrongturnError
 from wrongturn.importers import FORMATS, guess, load
-from wrongturn.importers.base import words
+from wrongturn.importers._tokens import words
 from wrongturn.store import Run
 
 FILES = Path(__file__).with_name("files")

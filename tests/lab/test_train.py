@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-import random
-from itertools import islice
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 pytestmark = pytest.mark.torch
 
 torch = pytest.importorskip("torch")
 
-from wrongturn.lab import data  # noqa: E402
-from wrongturn.lab.data import GROUP, Recipe, batches  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+from wrongturn.errors import WrongturnError  # noqa: E402
+from wrongturn.lab.data import Recipe  # noqa: E402
+from wrongturn.lab.forcing import exact_trace, token_roles  # noqa: E402
+from wrongturn.lab.machine import Machine, bytes_needed, check_memory, here, peak_flops  # noqa: E402
 from wrongturn.lab.model import ModelConfig, Reasoner  # noqa: E402
-from wrongturn.lab.train import TrainConfig, exact_trace, learning_rate, token_roles, train  # noqa: E402
+from wrongturn.lab.train import TrainConfig, learning_rate, train  # noqa: E402
 from wrongturn.tasks import graphs as gs  # noqa: E402
 
 TINY = ModelConfig(layers=1, heads=2, width=32, ffn=32)
@@ -41,7 +44,7 @@ def one_thread():
 
 
 def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    whole = train(config(), tmp_path / "whole", log_every=1)
+    whole = train(config(), tmp_path / "whole", log_every=1, evaluate_every=0)
 
     resumed = None
     for last_step in (7, 21, 10**9):  # killed in the middle of a group, in the middle of the next one, and not at all
@@ -51,7 +54,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path: Path) ->
                 raise Killed
 
         try:
-            resumed = train(config(), tmp_path / "cut", log_every=1, report=report)
+            resumed = train(config(), tmp_path / "cut", log_every=1, report=report, evaluate_every=0)
         except Killed:  # the step that was reported had not been saved yet
             assert json.loads((tmp_path / "cut" / "last" / "state.json").read_text())["step"] == last_step - 1
     assert resumed is not None
@@ -60,7 +63,7 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path: Path) ->
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
-    train(config(tokens=1_000), tmp_path)
+    train(config(tokens=1_000), tmp_path, evaluate_every=0)
     with pytest.raises(ValueError, match="other settings"):
         train(config(tokens=2_000), tmp_path)
 
@@ -68,7 +71,7 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_loss_falls(tmp_path: Path, optimizer: str) -> None:
     records: list[dict[str, float]] = []
-    train(config(tokens=150_000, optimizer=optimizer), tmp_path, log_every=20, report=records.append)
+    train(config(tokens=150_000, optimizer=optimizer), tmp_path, log_every=20, report=records.append, evaluate_every=0)
     assert records[-1]["loss"] < 0.75 * records[0]["loss"]
     assert records[-1]["tokens"] >= 150_000
 
@@ -98,12 +101,11 @@ def test_heads_are_born_looking_back() -> None:
     model.look_back((1, 2))
     block, n = model.blocks[0], 60
     x = model.embed(torch.randint(3, 31, (1, n)))
-    q, k, _ = block.qkv(block.norm1(x)).view(1, n, 3, 4, 32).permute(2, 0, 3, 1, 4)
+    qk = block.qkv(block.norm1(x)).view(1, n, 3, 4, 32)[:, :, :2]
     from wrongturn.lab.model import rotate
 
-    scores = (
-        rotate(q, model.cos[:n], model.sin[:n]) @ rotate(k, model.cos[:n], model.sin[:n]).transpose(-1, -2)
-    ) / 32**0.5
+    q, k = rotate(qk, model.cos[:n], model.sin[:n]).permute(2, 0, 3, 1, 4)
+    scores = q @ k.transpose(-1, -2) / 32**0.5
     weights = scores.masked_fill(torch.triu(torch.ones(n, n, dtype=torch.bool), 1), -torch.inf).softmax(-1)[0]
     assert weights[0].diagonal(-1)[5:].mean() > 0.8
     assert weights[1].diagonal(-2)[5:].mean() > 0.8
@@ -115,43 +117,78 @@ def test_parameter_count() -> None:
         assert shape.parameters() == sum(p.numel() for p in Reasoner(shape).parameters())
 
 
-def test_searches_and_drills_are_right() -> None:
-    rng = random.Random(0)
-    for _ in range(50):
-        prompt, trace, _ = data.search(rng, 12, (2, 4))
-        assert gs.check(gs.parse_prompt(prompt), trace).exact
-        prompt, trace, free = data.listing_drill(rng, 8)
-        assert gs.VOCAB[prompt[-1]] == "/"
-        assert all(gs.VOCAB[trace[i + 1]] == ",(" for i in free)
-        prompt, trace, _ = data.traversal_drill(rng, 8)
-        # given its last node as the target, a traversal is a search but for where it stopped
-        last = trace[trace.index(gs.FOUND) + 1] - gs.FIRST_LABEL
-        query = gs.parse_prompt([*prompt, gs.COMMA, last + gs.FIRST_LABEL])
-        checked = gs.check(query, trace)
-        assert checked.error in (None, "late_stop", "early_stop")
-
-
-def test_batches_weigh_the_trace_alone() -> None:
-    ids, weights = next(batches(RECIPE, 0, 0, 1.0))
-    assert ids.shape == weights.shape
-    for row, weight in zip(ids, weights, strict=True):
-        opening = row.tolist().index(gs.OPEN)
-        assert not weight[:opening].any()
-        assert not weight[row == gs.PAD].any()
-        labels = (row >= gs.FIRST_LABEL) & (row < gs.FIRST_LABEL + gs.LABELS) & (np.arange(len(row)) > opening)
-        assert set(weight[labels].tolist()) <= {0.0, RECIPE.label_weight}
-
-
-def test_batches_depend_on_their_number_alone() -> None:
-    whole = list(batches(RECIPE, 0, 0, 0.5))
-    tail = list(islice(batches(RECIPE, 0, 5, 0.5), GROUP))
-    assert len(whole) == GROUP
-    assert len(tail) == GROUP - 5
-    assert all(np.array_equal(a[0], b[0]) for a, b in zip(whole[5:], tail, strict=True))
-
-
 def test_learning_rate() -> None:
     made = TrainConfig(lr=1.0, lr_end=0.02, warmup=0.01)
     assert learning_rate(made, 0.005) == pytest.approx(0.5)
     assert learning_rate(made, 0.01) == pytest.approx(1.0)
     assert learning_rate(made, 1.0) == pytest.approx(0.02)
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(WrongturnError, match=r"at step \d+; last good: the checkpoint of step (\d+)") as stopped:
+        train(config(lr=1e18, optimizer="adamw", clip=1e30, warmup=0.9), tmp_path)
+    named = int(str(stopped.value).split("of step ")[1].split(" ")[0])
+    assert json.loads((tmp_path / "last" / "state.json").read_text())["step"] == named
+    kept = load_file(tmp_path / "last" / "model.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in kept.values())
+
+
+def test_too_little_memory_says_what_would_fit() -> None:
+    model = ModelConfig()
+    with pytest.raises(WrongturnError, match=r"--batch (\d+) would fit") as refused:
+        check_memory(model, 512, 300, "cpu", free=10**9)
+    fits = int(str(refused.value).split("--batch ")[1].split(" ")[0])
+    assert bytes_needed(model, fits, 300) <= 10**9 < bytes_needed(model, fits + 1, 300)
+    check_memory(model, fits, 300, "cpu", free=10**9)
+    with pytest.raises(WrongturnError, match="not even one example"):
+        check_memory(model, 32, 300, "cpu", free=10**6)
+
+
+def test_the_estimate_of_memory_is_near_the_truth() -> None:
+    """Bytes kept for the backward pass, counted by torch itself; within a factor of 1.5."""
+    model, batch, tokens = Reasoner(ModelConfig()), 8, 192
+    kept: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(torch.randint(3, 23, (batch, tokens)))
+    estimated = bytes_needed(model.config, batch, tokens) - bytes_needed(model.config, 0, tokens)
+    assert 1 / 1.5 < estimated / sum(kept.values()) < 1.5
+
+
+def test_devices() -> None:
+    assert here("cpu") == Machine("cpu")
+    with pytest.raises(WrongturnError, match="unknown device 'tpu'"):
+        here("tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(WrongturnError, match="'cuda' is not there"):
+            here("cuda")
+    assert peak_flops("cpu", 0.02) > 1e8
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """Both see other batches, and what they leave is one checkpoint on which both go on."""
+    script = (
+        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+        "sys.path.insert(0, sys.argv[2]); from test_train import config, train, here\n"
+        "machine = here('cpu'); model = train(config(), Path(sys.argv[1]), machine=machine, evaluate_every=0)\n"
+        "print(machine.rank, sum(p.double().sum().item() for p in model.parameters()))\n"
+    )
+    (tmp_path / "go.py").write_text(script)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, str(tmp_path / "go.py"), str(tmp_path / "out"), str(Path(__file__).parent)],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    sums = dict(line.split() for line in done.stdout.splitlines() if line[:2] in ("0 ", "1 "))
+    assert sums["0"] == sums["1"]
+    assert json.loads((tmp_path / "out" / "last" / "state.json").read_text())["tokens"] >= 20_000
+    alone = train(config(), tmp_path / "alone", evaluate_every=0)
+    assert sum(p.double().sum().item() for p in alone.parameters()) != float(sums["0"])

@@ -16,7 +16,8 @@ import pytest
 import report_cases as cases
 
 from wrongturn.report import write
-from wrongturn.report.data import LISTED, pack
+from wrongturn.report.blocks import LISTED
+from wrongturn.report.payload import pack
 from wrongturn.signals import Signals
 from wrongturn.trace import Problem, Trace
 
@@ -60,7 +61,7 @@ class Page(HTMLParser):
 
 
 def tokens_of(page: Page, row: int) -> dict:
-    """A second reader of the format, straight from the table in ``data.py``."""
+    """A second reader of the format, straight from the table in ``blocks.py``."""
     index = page.index
     block, offset, count = (index["traces"][name][row] for name in ("block", "offset", "stored"))
     data, at = np.frombuffer(page.data[f"block-{block}"], np.uint8), 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wrongturn import tasks
@@ -19,6 +19,7 @@ def ids(text: str) -> list[int]:
     return [*cd.encode(text), cd.EOS]
 
 
+@settings(max_examples=40)
 @given(st.integers(2, 5), st.integers(0, 10**6), st.floats(0, 0.6), st.floats(0, 1))
 def test_what_is_written_is_right(numbers: int, seed: int, detours: float, backward: float) -> None:
     puzzle, steps = next(cd.Distribution(numbers).puzzles(seed))
@@ -86,6 +87,7 @@ def test_the_answer_must_be_a_solution() -> None:
         assert not cd.grade(PUZZLE, wrong)
 
 
+@settings(max_examples=40)
 @given(st.integers(0, 10**4), st.data())
 def test_any_token_sequence_is_checked_without_failing(seed: int, data: st.DataObject) -> None:
     puzzle, steps = next(cd.Distribution(4).puzzles(seed))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wrongturn import tasks
@@ -33,6 +33,7 @@ def depth_first(query: gs.Query) -> list[int]:
     return expanded
 
 
+@settings(max_examples=40)
 @given(queries(), st.sampled_from(sorted(go.ORDERS)), st.integers(0, 10**6))
 def test_what_is_written_is_right(query: gs.Query, order: str, seed: int) -> None:
     trace = go.write(query, order, random.Random(seed))
@@ -42,6 +43,7 @@ def test_what_is_written_is_right(query: gs.Query, order: str, seed: int) -> Non
     assert go.grade(query, gs.answer(trace))
 
 
+@settings(max_examples=40)
 @given(queries())
 def test_depth_first_expands_as_recursion_does(query: gs.Query) -> None:
     trace = go.write(query, "dfs", random.Random(0))
@@ -49,6 +51,7 @@ def test_depth_first_expands_as_recursion_does(query: gs.Query) -> None:
     assert expanded == depth_first(query)
 
 
+@settings(max_examples=40)
 @given(queries(), st.data())
 def test_a_wrong_token_is_caught_and_a_right_one_can_be_gone_on_from(query: gs.Query, data: st.DataObject) -> None:
     """At every place of a best-first trace, another token is either caught there or begins another right trace."""
@@ -62,6 +65,7 @@ def test_a_wrong_token_is_caught_and_a_right_one_can_be_gone_on_from(query: gs.Q
     assert found
 
 
+@settings(max_examples=40)
 @given(queries(), st.data())
 def test_every_mutation_of_the_unique_trace_is_caught(query: gs.Query, data: st.DataObject) -> None:
     trace = go.write(query, "dfs", random.Random(0))
