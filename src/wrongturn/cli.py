@@ -53,9 +53,9 @@ def main() -> None:
     except (WrongturnError, ValueError) as problem:
         if os.environ.get("WRONGTURN_DEBUG"):
             raise
-        err.print(f"wrongturn: {problem}", style="red", markup=False, highlight=False, soft_wrap=True)
+        err.print(f"wrongturn: {problem}", style="red", highlight=False, soft_wrap=True)
         sys.exit(2)
     except Interrupted:
         again = shlex.join(["wrongturn", *sys.argv[1:]])
-        err.print(f"interrupted; what was collected is kept. Go on with: {again}", markup=False, soft_wrap=True)
+        err.print(f"interrupted; what was collected is kept. Go on with: {again}", soft_wrap=True)
         sys.exit(130)

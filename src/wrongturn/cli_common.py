@@ -18,12 +18,13 @@ from rich.table import Table
 import wrongturn
 from wrongturn.errors import WrongturnError
 
-out, err = Console(), Console(stderr=True)
+# No markup: what is printed are models' answers and users' paths, and "[/b]" in one is no tag.
+out, err = Console(markup=False, emoji=False), Console(stderr=True, markup=False, emoji=False)
 
 DISTRIBUTIONS = ("G15_2,4", "G15_5,6", "G20_5,6")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")]
-Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
+Seed = Annotated[int, typer.Option(help="Seed of everything drawn: same seed, same result.")]
 Graphs = Annotated[
     list[str], typer.Option("--graphs", help="Graph distribution, G<nodes>_<shortest>,<longest path>; repeatable.")
 ]
@@ -35,7 +36,7 @@ class Interrupted(Exception):
 
 
 def graph_problems(graphs: list[str], n: int, seed: int) -> list[wrongturn.Problem]:
-    """``n`` problems of each distribution."""
+    """``n`` graph-search problems of each distribution."""
     task = wrongturn.tasks.GraphSearch()
     return [problem for name in graphs for problem in task.problems(name, n, seed)]
 
@@ -77,8 +78,13 @@ def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
             raise Interrupted from None  # under a name of our own: the option parser would swallow the other
 
 
+def warn(line: str) -> None:
+    """One line on stderr about what is left out or odd."""
+    err.print(f"wrongturn: {line}", style="yellow", highlight=False, soft_wrap=True)
+
+
 def emit(facts: Any, as_json: bool, show: Callable[[Any], None]) -> None:
-    """One JSON object, or the same for people."""
+    """``facts`` as one JSON object on stdout, or for people as ``show`` prints them."""
     if as_json:
         sys.stdout.write(json.dumps(facts, allow_nan=False) + "\n")
     else:

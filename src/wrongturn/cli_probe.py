@@ -13,14 +13,19 @@ from wrongturn.errors import WrongturnError, extra
 
 def probe(
     url: Annotated[str, typer.Argument(help="The server's base URL, e.g. http://localhost:8000/v1.")],
-    model: Annotated[str | None, typer.Option(help="Model to ask; needed where the server has several.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model to ask. Default: the only one the server has.")] = None,
     tokenizer: Annotated[
         str | None, typer.Option(help="Folder or name of the model's tokenizer, to compare it with the server's.")
     ] = None,
-    mode: Annotated[str, typer.Option(help="'completions' or 'chat' instead of whichever can do more.")] = "auto",
+    mode: Annotated[
+        str, typer.Option(help="Endpoint: 'completions', 'chat', or 'auto' for the one that can do more.")
+    ] = "auto",
     as_json: Json = False,
 ) -> None:
-    """Find out what an OpenAI-compatible server can do: logprobs, token ids, prefixes, seeds. Reads OPENAI_API_KEY."""
+    """Find out what an OpenAI-compatible server can do: logprobs, token ids, prefixes, seeds.
+
+    Sends a few dozen requests of a few tokens each, with the key in OPENAI_API_KEY if there is one.
+    """
     with extra("openai", "the engine 'openai'"):
         from wrongturn.engines.openai import OpenAI
         from wrongturn.engines.probe import ProbeReport
@@ -30,7 +35,7 @@ def probe(
         if name is None:
             listed = [m["id"] for m in await OpenAI("", url).server.models() or []]
             if len(listed) != 1:
-                raise WrongturnError(f"{url} has {', '.join(listed) or 'no list of models'}: choose one with --model")
+                raise WrongturnError(f"{url} lists {', '.join(listed) or 'no models'}: name one with --model")
             name = listed[0]
         engine = OpenAI(name, url, tokenizer=tokenizer, mode=mode)
         await engine.ready()

@@ -70,6 +70,6 @@ def word(label: bool | None) -> str:
 
 
 def short(text: str | None, most: int = 28) -> str:
-    """A cell's text on one line, so that it is no markup."""
-    line = " ".join((text or "–").split()).replace("[", "\\[")
+    """A cell's text on one line."""
+    line = " ".join((text or "–").split())
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -37,35 +37,41 @@ class Asked:
     model: Annotated[str, typer.Option("--model", "-m", "--engine", help=f"One of {', '.join(SPECS)}.")] = "embedded"
     base_url: Annotated[
         list[str] | None,
-        typer.Option(help="The server of an openai model; repeatable. Default: OPENAI_BASE_URL, else localhost:8000."),
+        typer.Option(help="Server of an openai model; repeatable. Default: OPENAI_BASE_URL, else localhost:8000."),
     ] = None
     tokenizer: Annotated[
-        str | None, typer.Option(help="Tokenizer folder or name, for servers that tell no token ids.")
+        str | None, typer.Option(help="Folder or name of the model's tokenizer, for servers that tell no token ids.")
     ] = None
     task: Annotated[
         str | None, typer.Option(help="How answers are read and graded: math, numeric, choice, exact, gsm8k, …")
     ] = None
-    prompt: Annotated[str | None, typer.Option(help="Field of the question (default: the usual names).")] = None
-    reference: Annotated[str | None, typer.Option(help="Field of the reference answer.")] = None
-    group: Annotated[str | None, typer.Option(help="Field that results are broken down by.")] = None
+    prompt: Annotated[
+        str | None, typer.Option(help="Field of the file with the question. Default: the first of the usual names.")
+    ] = None
+    reference: Annotated[str | None, typer.Option(help="Field with the reference answer. Default: likewise.")] = None
+    group: Annotated[str | None, typer.Option(help="Field by which results are broken down.")] = None
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Run programs that the model wrote, to grade them (no sandbox).")
+        bool, typer.Option("--allow-code", help="Grade programs the model wrote by running them, in no sandbox.")
     ] = False
     graphs: Graphs = DISTRIBUTIONS  # type: ignore[assignment]  # typer wants a list in the annotation
     problems: Annotated[
         int | None,
-        typer.Option("--problems", "-n", min=1, help="Problems of a distribution (50) or a file (all)."),
+        typer.Option("--problems", "-n", min=1, help="Problems of each distribution (50) or of the file (all)."),
     ] = None
     temperature: Annotated[float, typer.Option(min=0.0, help="Sampling temperature; 0 is greedy.")] = 1.0
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus that is sampled from.")] = 1.0
-    top_k: Annotated[int, typer.Option(min=0, help="Alternatives kept of each token.")] = 5
+    top_p: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Probability of the nucleus that is sampled from; 1 is everything.")
+    ] = 1.0
+    top_k: Annotated[int, typer.Option(min=0, help="Alternatives stored with each token.")] = 5
     budget: Annotated[
         int | None, typer.Option(min=1, help="Cap on decoded tokens per problem, all branches counted.")
     ] = None
     max_tokens: Annotated[
         int | None, typer.Option(min=1, help=f"Longest completion ({GRAPH_TOKENS} for graphs, else {TEXT_TOKENS}).")
     ] = None
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Problems in flight at once.")] = None
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Problems worked on at once. Default: what suits the engine.")
+    ] = None
     seed: Seed = 0
 
     def open(self) -> Engine:
@@ -155,10 +161,11 @@ def collect(
     samples: Annotated[int, typer.Option(min=1, help="Traces per problem.")] = 1,
     strategy: Annotated[str, typer.Option(help="How each problem is solved, e.g. 'guard:q=0.8'.")] = "sample",
     max_tokens_total: Annotated[
-        str | None, typer.Option(help="Begin no problem once so many tokens were decoded, e.g. 2M.")
+        str | None, typer.Option(help="Begin no further problem once so many tokens are decoded, e.g. 2M.")
     ] = None,
     price: Annotated[
-        str | None, typer.Option(help="Dollars per million prompt and completion tokens, e.g. 0.15,0.60.")
+        str | None,
+        typer.Option(help="Dollars per million prompt and completion tokens, to show what is spent, e.g. 0.15,0.60."),
     ] = None,
     on: Annotated[str | None, typer.Option(help="'ray': on a Ray cluster (RAY_ADDRESS, else this machine).")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Ray workers; default: one for each CPU.")] = None,

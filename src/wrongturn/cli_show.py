@@ -12,20 +12,20 @@ from wrongturn.errors import WrongturnError
 
 
 def diagnose(folder: Folder, seed: Seed = 0, as_json: Json = False) -> None:
-    """Where the run's traces failed: onset, entropy, claims."""
+    """Where the traces of a run failed: accuracy, first errors, and published claims held against them."""
     emit(wrongturn.diagnose(wrongturn.Run.open(folder), seed=seed).dict(), as_json, print_study)
 
 
 def report(folder: Folder, seed: Seed = 0, as_json: Json = False) -> None:
-    """Write the run's report.html again."""
+    """Diagnose a run and write its report.html again."""
     emit(wrongturn.report(wrongturn.Run.open(folder), seed=seed), as_json, print_summary)
 
 
 def show(
     folder: Folder,
-    trace: Annotated[str | None, typer.Argument(help="Trace id; without one, a list of traces.")] = None,
-    failed: Annotated[bool, typer.Option("--failed", help="Only wrong answers.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="Most traces listed.")] = 20,
+    trace: Annotated[str | None, typer.Argument(help="Id of a trace; without one, the traces are listed.")] = None,
+    failed: Annotated[bool, typer.Option("--failed", help="List only traces whose answer is wrong.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="Traces listed at most.")] = 20,
     as_json: Json = False,
 ) -> None:
     """Show a trace in the terminal, its tokens shaded by entropy, or list the traces of a run."""
@@ -34,9 +34,10 @@ def show(
         found = next((t for t in stored.traces() if t.id == trace), None)
         if found is None:
             raise WrongturnError(f"{folder}: no trace {trace!r} (wrongturn show {folder} lists them)")
-        emit(trace_facts(found), as_json, lambda _: print_trace(found, stored.problems()[found.problem].prompt))
+        problem = stored.problems().get(found.problem)
+        emit(trace_facts(found), as_json, lambda _: print_trace(found, problem.prompt if problem else ""))
         return
-    listed = [t for t in stored.traces() if not (failed and t.correct)]
+    listed = [t for t in stored.traces() if not failed or t.correct is False]
     facts = {"traces": len(listed), "shown": [trace_facts(t, brief=True) for t in listed[:limit]]}
     emit(facts, as_json, print_list)
 
@@ -93,6 +94,7 @@ def print_study(found: dict[str, Any]) -> None:
 
 
 def trace_facts(trace: wrongturn.Trace, brief: bool = False) -> dict[str, Any]:
+    """A trace as plain values; unless ``brief`` with its text, token ids, entropies and events."""
     facts: dict[str, Any] = {
         "id": trace.id,
         "group": trace.group,
@@ -114,7 +116,8 @@ def print_list(facts: dict[str, Any]) -> None:
     listed = table("Traces", "trace", "answer", "right", "first wrong token", "tokens")
     for t in facts["shown"]:
         wrong = "–" if t["onset"] in (None, -1) else f"{t['onset']} {t['error']}"
-        listed.add_row(t["id"], t["answer"] or "–", "yes" if t["correct"] else "no", wrong, str(t["tokens"]))
+        right = {True: "yes", False: "no", None: "–"}[t["correct"]]
+        listed.add_row(t["id"], t["answer"] or "–", right, wrong, str(t["tokens"]))
     out.print(listed)
     if facts["traces"] > len(facts["shown"]):
         out.print(f"{len(facts['shown'])} of {facts['traces']}; more with --limit")
@@ -123,5 +126,5 @@ def print_list(facts: dict[str, Any]) -> None:
 def print_trace(trace: wrongturn.Trace, prompt: str) -> None:
     from wrongturn.report.inline import trace_text
 
-    out.print(prompt, style="dim", markup=False, highlight=False)
+    out.print(prompt, style="dim", highlight=False)
     out.print(trace_text(trace, width=out.width))

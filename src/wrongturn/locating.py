@@ -89,9 +89,7 @@ class Onsets:
 
     def dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        rows = [asdict(row) | {"onset": asdict(row.onset) | {"drop": row.onset.drop.dict()}} for row in self.found]
-        for row in rows:
-            row["onset"] |= {key: _finite(row["onset"][key]) for key in ("probability", "p")}
+        rows = [asdict(row) | {"onset": _plain(row.onset)} for row in self.found]
         spent = {key: sum(getattr(row.onset, key) for row in self.found) for key in ("rollouts", "decoded")}
         statuses = Counter(row.onset.status for row in self.found)
         return {
@@ -244,5 +242,8 @@ def _settings(run: Run) -> Settings:
     return Settings(Sampling(**told["sampling"]), signals=SignalConfig(**told["signals"]), **plain)
 
 
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
+def _plain(onset: Onset) -> dict[str, Any]:
+    known = {
+        key: value if np.isfinite(value) else None for key in ("probability", "p") for value in [getattr(onset, key)]
+    }
+    return asdict(onset) | known | {"drop": onset.drop.dict()}

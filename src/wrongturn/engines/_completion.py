@@ -5,13 +5,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from wrongturn.engines._draw import no_alternatives
-from wrongturn.engines._wire import NAN, Key, Token
 from wrongturn.engines.base import Chunk, Request
 from wrongturn.signals import Signals, from_topk
+
+NAN = float("nan")
+
+Key = int | str
+"""A token id where the server tells it, else the token's text."""
+
+
+class Token(NamedTuple):
+    """One token received. ``top`` lists the most probable ones, best first, as far as the server told."""
+
+    text: str
+    id: int | None
+    logprob: float
+    top: list[tuple[Key, float]]
 
 
 class Completion:
@@ -23,7 +37,8 @@ class Completion:
         self._vocab, self._identify = vocab, identify
         self._ids: list[int] = []
         self._logprobs: list[float] = []
-        self._tops: list[list[tuple[Key, float]]] = []
+        self._listed: list[list[float]] = []  # log-probabilities of the alternatives
+        self._names: list[list[Key]] = []  # and those of them that are asked for
         self._sent = 0
         self._last = int(request.prefix[-1])
         self._watch = None
@@ -51,15 +66,17 @@ class Completion:
             return "stop"
         if len(self) >= self.limit + doubtful:
             return self._limited("length")
+        listed = [value for _, value in token.top]
         if self._watch is not None:
-            signals = from_topk(_listed([token.top]), [NAN], self._vocab, self.request.signals)
+            signals = from_topk(_table([listed]), [NAN], self._vocab, self.request.signals)
             if self._watch.step(np.zeros(1, np.intp), np.array([self._last], np.int32), signals)[0]:
                 self.pending = signals
                 return "until"
         self._last = self._identify(token)
         self._ids.append(self._last)
         self._logprobs.append(token.logprob)
-        self._tops.append(token.top)
+        self._listed.append(listed)
+        self._names.append([name for name, _ in token.top[: self.request.top_k]])
         return None
 
     def drop(self, twice: list[int], doubtful: list[int]) -> None:
@@ -67,7 +84,7 @@ class Completion:
         excess = len(self) - self.limit
         for i in sorted(twice or doubtful[: max(0, excess)], reverse=True):
             if self._sent <= i < len(self):
-                del self._ids[i], self._logprobs[i], self._tops[i]
+                del self._ids[i], self._logprobs[i], self._listed[i], self._names[i]
                 if self.request.meter is not None:
                     self.request.meter.spent -= 1  # it was decoded once
 
@@ -93,23 +110,22 @@ class Completion:
         """What has not been handed out yet."""
         span = slice(self._sent, len(self))
         self._sent = len(self)
-        ids, tops, k = np.array(self._ids[span], np.int32), self._tops[span], self.request.top_k
-        signals = from_topk(_listed(tops), self._logprobs[span], self._vocab, self.request.signals)
+        ids, names, k = np.array(self._ids[span], np.int32), self._names[span], self.request.top_k
+        listed = _table(self._listed[span])
+        signals = from_topk(listed, self._logprobs[span], self._vocab, self.request.signals)
         top_ids, top_logprobs = no_alternatives(len(ids), k)
-        if k:
-            for i, top in enumerate(tops):
-                best = top[:k]
-                top_ids[i, : len(best)] = [self._identify(name) for name, _ in best]
-                top_logprobs[i, : len(best)] = [value for _, value in best]
-        self._tops[span] = [[]] * len(tops)
+        top_logprobs[:, : listed.shape[1]] = listed[:, :k]
+        for row, best in zip(top_ids, names, strict=True):
+            row[: len(best)] = [self._identify(name) for name in best]
+        self._listed[span] = self._names[span] = [[]] * len(ids)
         return Chunk(ids, signals, top_ids, top_logprobs)
 
 
-def _listed(tops: list[list[tuple[Key, float]]]) -> np.ndarray:
+def _table(listed: list[list[float]]) -> np.ndarray:
     """Log-probabilities [tokens, k] of the listed alternatives, padded with NaN."""
-    table = np.full((len(tops), max(map(len, tops), default=0)), np.nan)
-    for row, top in zip(table, tops, strict=True):
-        row[: len(top)] = [value for _, value in top]
+    table = np.full((len(listed), max(map(len, listed), default=0)), np.nan)
+    for row, values in zip(table, listed, strict=True):
+        row[: len(values)] = values
     return table
 
 

@@ -1,11 +1,17 @@
 """Exact signals and the draw on the device that holds the logits: only tokens, signals and alternatives leave it.
 
-Nothing is sorted. The smallest weight in a nucleus is found by bisection over the bits of a float (non-negative floats
+On a GPU one kernel measures the signals (:mod:`wrongturn.engines._kernel`) where it agrees with torch, which otherwise
+does so, as on every other device. Nothing is sorted. The smallest weight in a nucleus is found by bisection over the bits of a float (non-negative floats
 order as their bits do), 31 sums over the row; whole tokens of that weight are then counted out. Sums are float32, as
 :func:`wrongturn.signals.from_logits` has them for everything but float64.
 """
 
 from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -16,6 +22,9 @@ from wrongturn.signals import FIELDS
 _NEVER = -700.0  # as in wrongturn.signals
 _BLOCK = 256  # tokens summed up before a draw looks inside
 
+Measured = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+Measure = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], Measured]
+
 
 def look(logits: torch.Tensor, ask: Ask) -> Seen:
     """Measure logits [n, V] on any device and draw from them; see :class:`~wrongturn.engines._measured.Seen`."""
@@ -24,20 +33,20 @@ def look(logits: torch.Tensor, ask: Ask) -> Seen:
     constants = np.stack([ask.temperature, ask.top_p, ask.chance, ask.nucleus_p, ask.tie_delta])[:, :, None]
     given = torch.from_numpy(constants).to(logits.device, wide)
     temperature, top_p, chance, nucleus_p, tie_delta = given
-    shifted, log_total, table = measure(logits, nucleus_p.float(), tie_delta.float())
-    greedy = shifted.argmax(1, keepdim=True)
+    peak, log_total, greedy, table = measure(logits, nucleus_p.float(), tie_delta.float())
     tokens = greedy
     if (ask.temperature > 0).any():
+        shifted = logits.float() - peak
         weights = (shifted / torch.where(temperature > 0, temperature, 1.0).float()).exp()
         if (ask.top_p < 1).any():
             weights = torch.where(top_p < 1, _nucleus(weights, top_p.float()), weights)
         tokens = torch.where(temperature > 0, _draw(weights, chance, wide), greedy)
-    table[:, 0] = (log_total - shifted.gather(1, tokens))[:, 0] + table[:, 4]
+    table[:, 0] = (log_total - (logits.gather(1, tokens).float() - peak))[:, 0] + table[:, 4]
     parts = [table, tokens.float()]
     k = min(ask.top_k, logits.shape[1])
     if k:
-        values, ids = shifted.topk(k, 1)
-        parts += [ids.float(), values - log_total]
+        values, ids = logits.topk(k, 1)
+        parts += [ids.float(), values.float() - peak - log_total]
     found = torch.cat(parts, 1).cpu().numpy()
     width = len(FIELDS)
     top_ids, top_logprobs = (
@@ -52,26 +61,71 @@ def look(logits: torch.Tensor, ask: Ask) -> Seen:
     return Seen(found[:, width].astype(np.int32), signals, top_ids, top_logprobs)
 
 
-def measure(
-    logits: torch.Tensor, nucleus_p: torch.Tensor, tie_delta: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Logits [n, V] less their maximum, the log [n, 1] of their sum then, and the signals [n, 9] without the nll.
+def measure(logits: torch.Tensor, nucleus_p: torch.Tensor, tie_delta: torch.Tensor) -> Measured:
+    """Logits [n, V] measured: their largest, the log of the sum of their weights relative to it, the first such token
+    (all [n, 1]) and the signals [n, 9] but for the nll.
 
-    ``nucleus_p`` and ``tie_delta`` are [n, 1]. The nll of a token i is the log-sum less the shifted logit i.
+    ``nucleus_p`` and ``tie_delta`` are [n, 1]. The nll of a token is the log-sum less its logit relative to the largest.
     """
+    fast = None
+    if logits.is_cuda and os.environ.get("WRONGTURN_NO_KERNEL") != "1":
+        fast = checked_kernel(logits.device, logits.dtype, logits.shape[1])
+    return (fast or plain)(logits, nucleus_p, tie_delta)
+
+
+@cache
+def checked_kernel(device: torch.device, dtype: torch.dtype, vocab: int) -> Measure | None:
+    """The kernel for such logits, if it says of a few random rows what :func:`plain` says; else None, with a warning."""
+    try:
+        from wrongturn.engines import _kernel
+
+        rows = np.random.default_rng(0).normal(size=(7, vocab)) * np.array([[0, 0.5, 2, 5, 15, 2, 2]]).T
+        rows[5, : vocab // 2] = -np.inf
+        rows[6, vocab // 2] = np.nan
+        logits = torch.from_numpy(rows).to(device, dtype)
+        constants = torch.full((7, 1), 0.9, device=device), torch.full((7, 1), 0.1, device=device)
+        if _agree(_kernel.measure(logits, *constants), plain(logits, *constants), logits):
+            return _kernel.measure
+        why = "it does not agree with torch"
+    except Exception as error:  # a compiler or a driver may raise anything
+        why = f"{type(error).__name__}: {error}".splitlines()[0]
+    said = f"the kernel for signals is not used on {device} ({why}); torch makes them, more slowly"
+    warnings.warn(said, RuntimeWarning, stacklevel=2)
+    return None
+
+
+def _agree(ours: Measured, theirs: Measured, logits: torch.Tensor) -> bool:
+    """Whether two measured ``logits`` alike: within 1e-3, and as far as sums of float32 decide a nucleus."""
+    best = [logits.float().gather(1, measured[2]) for measured in (ours, theirs)]
+    valid = ~theirs[0].isnan()
+    tables = [torch.cat([measured[0], measured[1], measured[3]], 1) for measured in (ours, theirs)]
+    sizes = [table[:, 8].clone() for table in tables]
+    for table in tables:
+        table[:, 8] = 0.0
+    return bool(
+        torch.equal(best[0][valid], best[1][valid])
+        and torch.allclose(*tables, rtol=1e-5, atol=1e-3, equal_nan=True)
+        and torch.allclose(*sizes, rtol=1e-3, atol=1.0, equal_nan=True)
+    )
+
+
+def plain(logits: torch.Tensor, nucleus_p: torch.Tensor, tie_delta: torch.Tensor) -> Measured:
+    """:func:`measure` by torch alone."""
     shifted = logits.float()
-    shifted = shifted - shifted.amax(1, keepdim=True)
+    peak = shifted.amax(1, keepdim=True)
+    shifted = shifted - peak
+    best = shifted.argmax(1, keepdim=True)
     known = shifted.clamp(min=_NEVER)  # keeps 0 * -inf out of the entropy
     weights = known.exp()
     total = weights.sum(1, keepdim=True)
     log_total = total.log()
     entropy = log_total - (weights * known).sum(1, keepdim=True) / total
     near = (shifted >= -tie_delta).sum(1, keepdim=True) - 1
-    second = weights.scatter(1, shifted.argmax(1, keepdim=True), 0.0).amax(1, keepdim=True)
+    second = weights.scatter(1, best, 0.0).amax(1, keepdim=True)
     _, heavier, equal = _edge(weights, nucleus_p * total)
     unknown = entropy - entropy  # 0, or NaN where the row is no distribution
     columns = [unknown, entropy, entropy, entropy, unknown, (1.0 - second) / total, heavier + equal, near, near > 0]
-    return shifted, log_total, torch.cat([column + unknown for column in columns], 1)
+    return peak, log_total, best, torch.cat([column + unknown for column in columns], 1)
 
 
 def _edge(weights: torch.Tensor, needed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

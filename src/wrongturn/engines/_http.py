@@ -11,8 +11,8 @@ import json
 import random
 import ssl
 import time
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -59,7 +59,8 @@ class Patience:
 class _Session:
     """What belongs to one event loop."""
 
-    client: httpx.AsyncClient
+    clients: list[httpx.AsyncClient]
+    free: list[httpx.AsyncClient]  # those with no request under way
     gate: asyncio.Semaphore
     lock: asyncio.Lock
     keeper: asyncio.Task[None]
@@ -88,7 +89,7 @@ class Server:
         self._secrets = [s for s in (self._key, address.password, address.userinfo.decode()) if s and s != "EMPTY"]
         self._auth = (address.username, address.password) if address.username else None
         self._timeout = httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=None)
-        self._tls: ssl.SSLContext | bool | None = None
+        self._tls: ssl.SSLContext | None = None
         self._concurrency = concurrency
         self._seen = False  # it has answered before
         self._sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, _Session] = WeakKeyDictionary()
@@ -100,12 +101,11 @@ class Server:
         loop = asyncio.get_running_loop()
         session = self._sessions.get(loop)
         if session is None:
-            limits = httpx.Limits(max_connections=None, max_keepalive_connections=self._concurrency)
-            client = httpx.AsyncClient(limits=limits, **self._options())
-            keeper = loop.create_task(_keep(client), name=f"connections to {self.url}")
+            clients: list[httpx.AsyncClient] = []
+            keeper = loop.create_task(_keep(clients), name=f"connections to {self.url}")
             _KEEPERS.add(keeper)  # a loop itself holds its tasks but weakly
             keeper.add_done_callback(_KEEPERS.discard)
-            session = _Session(client, asyncio.Semaphore(self._concurrency), asyncio.Lock(), keeper)
+            session = _Session(clients, [], asyncio.Semaphore(self._concurrency), asyncio.Lock(), keeper)
             self._sessions[loop] = session
         return session
 
@@ -116,7 +116,19 @@ class Server:
             session.keeper.cancel()
             with suppress(asyncio.CancelledError):
                 await session.keeper
-            await session.client.aclose()
+            await _shut(session.clients)
+
+    @contextmanager
+    def _client(self, session: _Session) -> Iterator[httpx.AsyncClient]:
+        """A client, and so a connection, for one request: a client's pool looks at all it has for every request."""
+        if not session.free:
+            session.clients.append(httpx.AsyncClient(**self._options()))
+            session.free.append(session.clients[-1])
+        client = session.free.pop()
+        try:
+            yield client
+        finally:
+            session.free.append(client)
 
     def _headers(self) -> dict[str, str]:
         return {} if self._auth else {"Authorization": f"Bearer {self._key}"}
@@ -128,7 +140,7 @@ class Server:
     def _options(self) -> dict[str, Any]:
         """Options of a client. Redirects are not followed: the key is for this server alone."""
         if self._tls is None:  # reading all certificates takes longer than most requests
-            self._tls = httpx.create_ssl_context() if self.url.startswith("https:") else False
+            self._tls = httpx.create_ssl_context(verify=self.url.startswith("https:"))
         return {"headers": self._headers(), "auth": self._auth, "timeout": self._timeout, "verify": self._tls}
 
     # -- asking --------------------------------------------------------------------------------------------------------
@@ -148,13 +160,14 @@ class Server:
             if session.fatal is not None:
                 raise session.fatal
             try:
-                async with session.client.stream("POST", self._address(path), json=body) as response:
-                    self._seen = True
-                    if response.status_code != 200:
-                        with suppress(httpx.TransportError):
-                            await response.aread()
-                        await self._complain(session, response, body)
-                    yield response
+                with self._client(session) as client:
+                    async with client.stream("POST", self._address(path), json=body) as response:
+                        self._seen = True
+                        if response.status_code != 200:
+                            with suppress(httpx.TransportError):
+                                await response.aread()
+                            await self._complain(session, response, body)
+                        yield response
             except httpx.TransportError as error:
                 raise self._transport(session, error) from None
             except httpx.HTTPError as error:  # a body that cannot be decoded, endless redirects
@@ -168,7 +181,8 @@ class Server:
         else:
             session = self.session()
             try:
-                response = await session.client.get(self._address(path))
+                with self._client(session) as client:
+                    response = await client.get(self._address(path))
             except httpx.HTTPError as error:
                 raise self._transport(session, error) from None
             self._seen, content = True, response.content
@@ -238,11 +252,16 @@ class Server:
 _KEEPERS: set[asyncio.Task[None]] = set()
 
 
-async def _keep(client: httpx.AsyncClient) -> None:
-    """Close the client when the loop ends: ``asyncio.run`` cancels every task, and waits for it, before that."""
+async def _keep(clients: list[httpx.AsyncClient]) -> None:
+    """Close the clients when the loop ends: ``asyncio.run`` cancels every task, and waits for it, before that."""
     try:
         await asyncio.Event().wait()
     finally:
+        await _shut(clients)
+
+
+async def _shut(clients: list[httpx.AsyncClient]) -> None:
+    for client in clients:
         await client.aclose()
 
 

@@ -14,23 +14,15 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeGuard
 
+import orjson
+
+from wrongturn.engines._completion import NAN, Key, Token
 from wrongturn.engines._http import Trouble
 
-NAN = float("nan")
 _MARK = "token_id:"  # vLLM's return_tokens_as_token_ids writes tokens so
 _NEVER = -9000.0  # servers write -9999 for what they have no probability of
 
-Key = int | str
-"""A token id where the server tells it, else the token's text."""
-
-
-class Token(NamedTuple):
-    """One token received. ``top`` lists the most probable ones, best first, as far as the server told."""
-
-    text: str
-    id: int | None
-    logprob: float
-    top: list[tuple[Key, float]]
+_LOGPROB = itemgetter(1)
 
 
 async def events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
@@ -71,7 +63,7 @@ class Reader:
             self._over = True
             return []
         try:
-            event = json.loads(data.decode())
+            event = _parsed(data)
         except ValueError:
             raise Trouble("bad response", "the server sent JSON that is cut or broken") from None
         if not isinstance(event, dict):
@@ -122,8 +114,10 @@ class Reader:
         if ids:
             entries = entries[: len(ids)] + [_NOTHING] * (len(ids) - len(entries))
             entries = [e if e.id == id else e._replace(id=id) for e, id in zip(entries, ids, strict=True)]
+        if len(entries) == 1 and entries[0].id is not None:  # the usual event
+            return [self._token(before + text, entries[0])]
         if all(entry.id is not None for entry in entries):  # the text is only looked at to learn what an id says
-            pieces = [(text if len(entries) == 1 else "", i) for i in range(len(entries))]
+            pieces = [("", i) for i in range(len(entries))]
         else:
             pieces = align([self._written(entry) for entry in entries], text)
         if before:
@@ -163,15 +157,23 @@ class Reader:
         return self._decode(entry.bytes) if entry.bytes is not None else entry.text
 
     def _token(self, piece: str, entry: _Entry) -> Token:
-        key: Key = entry.text if entry.id is None else entry.id
-        top = sorted(entry.top, key=itemgetter(1), reverse=True)[: self._k]
+        own = entry.id, entry.text  # an alternative is told by either
+        top = sorted(entry.top, key=_LOGPROB, reverse=True)[: self._k]
         logprob = entry.logprob
         if logprob != logprob:
-            logprob = next((value for name, value in top if name == key), NAN)
+            logprob = next((value for name, value in top if name in own), NAN)
         short = len(top) < self._k and len(top) != self._vocab
-        if short and len(top) > 1 and top[-1][0] == key:  # perhaps there only because it was drawn
+        if short and len(top) > 1 and top[-1][0] in own:  # perhaps there only because it was drawn
             top.pop()
         return Token(piece, entry.id, logprob, top)
+
+
+def _parsed(data: bytes) -> Any:
+    """JSON as a fast parser reads it; what is none to it (NaN, half characters) as the standard library does."""
+    try:
+        return orjson.loads(data)
+    except ValueError:
+        return json.loads(data.decode())
 
 
 def _first(choices: Any) -> dict[str, Any] | None:
@@ -217,9 +219,9 @@ def _entries(logprobs: Any) -> list[_Entry]:
     for token, logprob, top in zip(tokens, chosen, tops, strict=True):
         text = token if isinstance(token, str) else ""
         listed = top.items() if isinstance(top, dict) else ()
-        known = [(key(name), value) for name, value in listed if type(value) is float and value <= 0.0]
+        known: list[tuple[Key, float]] = [pair for pair in listed if type(pair[1]) is float and pair[1] <= 0.0]
         if len(known) < len(listed):  # something is odd
-            known = [(key(name), value) for name, told in listed if (value := number(told)) == value]
+            known = [(name, value) for name, told in listed if (value := number(told)) == value]
         id = key(text)
         entries.append(_Entry(text, id if isinstance(id, int) else None, None, _drawn(logprob), known))
     return entries
@@ -249,6 +251,8 @@ def _name(item: Mapping[str, Any]) -> Key:
 
 def _padded(values: Any, tokens: list[Any]) -> list[Any]:
     values = values if isinstance(values, list) else []
+    if len(values) == len(tokens):
+        return values
     return values[: len(tokens)] + [None] * (len(tokens) - len(values))
 
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from wrongturn.engines._completion import Token
 from wrongturn.engines._http import Server
 from wrongturn.engines._tokenizer import HFVocabulary
-from wrongturn.engines._wire import Token
 from wrongturn.errors import EngineError
 from wrongturn.vocabulary import LINE_ENDS, Message
 

@@ -17,11 +17,11 @@ from typing import Any
 import httpx
 import numpy as np
 
-from wrongturn.engines._completion import Completion, after, seed_after
+from wrongturn.engines._completion import Completion, Key, Token, after, seed_after
 from wrongturn.engines._dialect import Dialect, Prompt
 from wrongturn.engines._http import Patience, Server, Trouble
 from wrongturn.engines._tokenizer import HFVocabulary
-from wrongturn.engines._wire import Key, Reader, Token, events
+from wrongturn.engines._wire import Reader, events, key
 from wrongturn.engines._words import Mapped, Served, chat
 from wrongturn.engines.base import Capabilities, Chunk, Engine, Request
 from wrongturn.engines.probe import MODES, ProbeReport, probe
@@ -268,6 +268,8 @@ class OpenAI(Engine):
             if self._exact and isinstance(vocabulary, Served) and token.id is not None:
                 vocabulary.learn(token.id, token.text)
             token = token.text if token.id is None or not self._exact else token.id
+        elif isinstance(token, str):
+            token = key(token)
         if isinstance(token, int):
             return token
         return vocabulary.intern(token) if isinstance(vocabulary, Interned | Mapped) else -1
@@ -308,6 +310,7 @@ async def _data(response: httpx.Response) -> AsyncGenerator[bytes, None]:
         yield await response.aread()
         yield b"[DONE]"
         return
-    pieces: AsyncIterator[bytes] = response.aiter_bytes()
+    plain = "content-encoding" not in response.headers  # then nothing need look at the bytes before us
+    pieces: AsyncIterator[bytes] = response.aiter_raw() if plain else response.aiter_bytes()
     async for data in events(pieces):
         yield data

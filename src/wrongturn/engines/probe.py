@@ -6,14 +6,13 @@ an error.
 
 from __future__ import annotations
 
-import asyncio
-import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from wrongturn.engines._asking import TEXT, Answer, Asking
+from wrongturn.engines._completion import Token
 from wrongturn.engines._dialect import PREFILLS, Dialect, Prompt
-from wrongturn.engines._http import Refused, Trouble
-from wrongturn.engines._wire import Key, Reader, Token, events
+from wrongturn.engines._http import Refused
 from wrongturn.engines.base import Capabilities
 from wrongturn.errors import EngineError
 
@@ -21,12 +20,6 @@ if TYPE_CHECKING:
     from wrongturn.engines.openai import OpenAI
 
 MODES = ("auto", "completions", "chat")
-
-TEXT = "1,2,3,4,5,6,7,8"
-"""Every tokenizer has digits, also one made for a single task."""
-
-TRIES = 4
-"""How often a question is put to a server that stumbles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,43 +51,24 @@ class ProbeReport:
         }
 
 
-@dataclass(slots=True)
-class Answer:
-    """What came back: its tokens, what was told about them, and the raw first choice."""
-
-    tokens: list[Token]
-    reader: Reader
-    raw: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def keys(self) -> list[Key]:
-        """Ids where told, else texts."""
-        return [token.text if token.id is None else token.id for token in self.tokens]
-
-    @property
-    def text(self) -> str:
-        return "".join(token.text for token in self.tokens)
-
-
 async def probe(engine: OpenAI) -> ProbeReport:
     """Ask the engine's server what it can do. Raises a fatal ``EngineError`` where nothing will work."""
     return await _Probe(engine).run()
 
 
-class _Probe:
+class _Probe(Asking):
+    """The questions in the order they build on each other: each asks in the dialect the ones before it found."""
+
     def __init__(self, engine: OpenAI) -> None:
-        self.engine, self.server, self.model = engine, engine.server, engine.model
-        self.dialect = Dialect(engine.mode == "chat")
+        super().__init__(engine)
         self.findings: list[Finding] = []
-        self.requests = 0
-        self.prompt: Prompt = TEXT
 
     def find(self, key: str, value: Any, says: str) -> Any:
         self.findings.append(Finding(key, value, says))
         return value
 
     async def run(self) -> ProbeReport:
-        listed = await self._patiently(self.server.models) or []
+        listed = await self.patiently(self.server.models) or []
         version = await self._version()
         first = await self._endpoint()
         ids, tokenizes = await self._token_ids(first)
@@ -127,95 +101,35 @@ class _Probe:
             self.requests,
         )  # fmt: skip
 
-    # -- asking --------------------------------------------------------------------------------------------------------
-
-    async def ask(
-        self, max_tokens: int = 1, *, prompt: Prompt | None = None, dialect: Dialect | None = None,
-        more: dict[str, Any] | None = None, k: int = 1, **options: Any,
-    ) -> Answer:  # fmt: skip
-        """One request. Raises ``EngineError`` where it is refused."""
-        dialect = dialect or self.dialect
-        body = dialect.body(self.model, self.prompt if prompt is None else prompt, max_tokens, k=k, **options)
-        body |= self.engine.extra | (more or {})
-
-        async def once() -> Answer:
-            reader = Reader(max(k, 1))
-            tokens: list[Token] = []
-            async with self.server.post(dialect.path, body) as response:
-                if "event-stream" in response.headers.get("content-type", ""):
-                    async for data in events(response.aiter_bytes()):
-                        tokens += reader.feed(data)
-                    reader.check()
-                    return Answer(tokens, reader)
-                data = await response.aread()
-                tokens += reader.feed(data)
-                choices = json.loads(data).get("choices") or [{}]
-                return Answer(tokens, reader, {"choices": len(choices)} | choices[0])
-
-        return await self._patiently(once)
-
-    async def _patiently(self, question: Any) -> Any:
-        for tries in range(1, TRIES + 1):
-            self.requests += 1
-            try:
-                return await question()
-            except Trouble as trouble:
-                if tries == TRIES:
-                    raise EngineError(str(trouble), trouble.reason) from None
-                await asyncio.sleep(self.engine.patience.wait(tries, trouble.after))
-        raise AssertionError
-
-    async def attempt(self, *args: Any, **options: Any) -> Answer | None:
-        """:meth:`ask`; None where it is refused."""
-        try:
-            return await self.ask(*args, **options)
-        except EngineError as error:
-            if error.fatal:
-                raise
-            return None
-
-    async def fetch(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        """JSON from anywhere on the server; None where there is none."""
-        try:
-            return await self._patiently(lambda: self.server.ask(path, body))
-        except EngineError as error:
-            if error.fatal:
-                raise
-            return None
-
-    # -- the questions -------------------------------------------------------------------------------------------------
-
     async def _version(self) -> str | None:
         told = await self.fetch("/version")
         version = told.get("version") if isinstance(told, dict) else None
         return version if isinstance(version, str) else None
 
     async def _endpoint(self) -> Answer:
-        """Which endpoint there is; its first answer. A server that refuses both says why."""
+        """Which endpoint there is; its first answer. Raises the first refusal where a server refuses them all."""
         refusals: list[EngineError] = []
-        candidates = [Dialect(chat) for chat in (False, True) if self.engine.mode in ("auto", MODES[1 + chat])]
-        candidates += [replace(dialect, logprobs=False) for dialect in candidates]
-        candidates += [Dialect(True, limit="max_completion_tokens", logprobs=on) for on in (True, False)]
-        for dialect in candidates:
-            if self.engine.mode == "completions" and dialect.chat:
+        plain = [Dialect(chat, logprobs=logprobs) for logprobs in (True, False) for chat in (False, True)]
+        newer = [Dialect(True, limit="max_completion_tokens", logprobs=logprobs) for logprobs in (True, False)]
+        for dialect in (*plain, *newer):
+            if self.engine.mode not in ("auto", "chat" if dialect.chat else "completions"):
                 continue
             for prompt in (TEXT, list(range(1, 9))) if not dialect.chat else (TEXT,):
                 try:
                     first = await self.ask(4, prompt=prompt, dialect=dialect)
-                except EngineError as refused:
-                    if refused.fatal or not isinstance(refused, Refused):
+                except Refused as refused:
+                    if refused.fatal:
                         raise
                     refusals.append(refused)
                     continue
                 self.dialect, self.prompt = dialect, prompt
                 return first
-        raise EngineError(f"{refusals[0]}", fatal=True)
+        raise EngineError(str(refusals[0]), fatal=True)
 
     async def _token_ids(self, first: Answer) -> tuple[bool, bool]:
         """Whether ids go in and come out; whether the server tokenizes for others."""
-        told = await self.fetch("/tokenize", {"model": self.model, "prompt": TEXT, "add_special_tokens": True})
-        tokens = told.get("tokens") if isinstance(told, dict) else None
-        tokenizes = isinstance(tokens, list) and bool(tokens) and all(type(token) is int for token in tokens)
+        tokens = await self.tokenize(special=True)
+        tokenizes = bool(tokens) and all(type(token) is int for token in tokens)
         ids = False
         if self.engine.mode != "chat":
             dialect = replace(self.dialect, chat=False, ids=True, limit="max_tokens")
@@ -285,7 +199,6 @@ class _Probe:
                 continue
             self.dialect = dialect
             if not dialect.logprobs:
-                self.dialect = dialect
                 return self.find("streaming", None, "streams, but no logprobs in them or elsewhere")
             known = [sum(t.logprob == t.logprob for t in a.tokens) for a in (whole, streamed) if a is not None]
             same = len(known) == 2 and known[0] <= known[1]
@@ -351,6 +264,7 @@ class _Probe:
         return self.find("prefix_caching", told[1] > 0, says)
 
     async def _n(self) -> bool:
+        """Whether one request may ask for several answers."""
         answer = await self.attempt(1, temperature=1.0, more={"n": 2})
         several = answer is not None and answer.raw.get("choices") == 2
         return self.find("n", several, "several answers to one request" if several else "one answer to a request")
@@ -359,16 +273,14 @@ class _Probe:
         """Whether the tokenizer that was given is the server's."""
         if self.engine.tokenizer is None:
             return
-        body = {"model": self.model, "prompt": TEXT, "add_special_tokens": False}
-        told = await self.fetch("/tokenize", body)
-        tokens = told.get("tokens") if isinstance(told, dict) else None
-        same = None if not isinstance(tokens, list) else tokens == self.engine.tokenizer.encode(TEXT)
+        tokens = await self.tokenize(special=False)
+        same = None if tokens is None else tokens == self.engine.tokenizer.encode(TEXT)
         said = {None: "not known: no /tokenize", True: "the given one is the server's", False: "not the server's"}
         self.find("tokenizer", same, said[same])
 
 
 def _spread(answer: Answer | None) -> float | None:
-    """How far apart the first and the last listed alternative are, in nats; for a single one, how far from certain."""
+    """How far apart the first and the last listed alternative are, in nats; None where there are not two."""
     if answer is None or not answer.tokens or not answer.tokens[0].top:
         return None
     top = [value for _, value in answer.tokens[0].top if value > -100.0]

@@ -18,9 +18,8 @@ from vllm import EngineArgs, SamplingParams  # pyright: ignore[reportMissingImpo
 from vllm.sampling_params import RequestOutputKind  # pyright: ignore[reportMissingImports]
 from vllm.v1.engine.llm_engine import LLMEngine  # pyright: ignore[reportMissingImports]
 
-from wrongturn.engines._completion import Completion, seed_after
+from wrongturn.engines._completion import Completion, Token, seed_after
 from wrongturn.engines._tokenizer import HFVocabulary
-from wrongturn.engines._wire import Token
 from wrongturn.engines.base import Capabilities, Chunk, Engine, Request
 from wrongturn.errors import EngineError
 

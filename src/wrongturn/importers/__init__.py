@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from wrongturn.errors import WrongturnError
-from wrongturn.importers.base import Format, Imported, Log, Skipped, Unusable, json_lines, read, to_trace
+from wrongturn.importers._lines import json_lines
+from wrongturn.importers._tokens import to_trace
+from wrongturn.importers.base import Format, Imported, Log, Skipped, Unusable, read
 from wrongturn.importers.conversations import CHAT, SHAREGPT
 from wrongturn.importers.inspect import INSPECT
 from wrongturn.importers.lighteval import LIGHTEVAL
@@ -29,6 +31,7 @@ AUTO = "auto"
 _BATCH, _TOKENS = 512, 1 << 18  # traces, and tokens, that are written together at most
 _NAMED = 3  # rows left out for one reason that are told one by one
 _SOURCES = "imports.json"
+_AGAIN = "already stored"
 
 __all__ = ["AUTO", "FORMATS", "Imports", "guess", "load"]
 
@@ -155,10 +158,13 @@ class _Into:
                 try:
                     if isinstance(entry, Skipped):
                         raise Unusable(entry.reason, f"{entry.where}: {entry.message}")
-                    traces.append(self._trace(entry, kind, log, source, before, seen))
-                    self._ask(entry.problem, problems)
-                except _Stored:
-                    skipped["already stored"] += 1
+                    trace = self._trace(entry, kind, log, source, before, seen)
+                    if trace is None:
+                        skipped[_AGAIN] += 1
+                        continue
+                    traces.append(trace)
+                    if entry.problem.id not in self.asked:
+                        self.asked[entry.problem.id] = problems[entry.problem.id] = entry.problem
                 except Unusable as problem:
                     skipped[problem.reason] += 1
                     if skipped[problem.reason] + self.done.skipped[problem.reason] <= _NAMED:
@@ -167,19 +173,20 @@ class _Into:
             added += len(traces)
         self.done.traces += added
         self.done.skipped.update(skipped)
-        again = skipped.pop("already stored", 0)
+        again = skipped.pop(_AGAIN, 0)
         told = {"file": log.path.name, "format": kind.name, "hash": source}
         self._note(told | {"traces": added + again, "skipped": skipped})
 
     def _trace(
         self, entry: Imported, kind: Format, log: Log, source: str, before: Counter[str], seen: Counter[str]
-    ) -> Trace:
+    ) -> Trace | None:
+        """The trace of an entry, None where it is stored already. Raises :class:`Unusable`."""
         name = entry.problem.id
         number = seen[name]
         seen[name] += 1
         id = f"{name}/{source}/{number}"
         if id in self.stored:
-            raise _Stored
+            return None
         where = entry.provenance.get("row", "")
         known = self.asked.get(name)
         if known is not None and known != entry.problem:
@@ -192,10 +199,6 @@ class _Into:
             key: value for key, value in trace.provenance.items() if value is not None
         }
         return trace
-
-    def _ask(self, problem: Problem, new: dict[str, Problem]) -> None:
-        if problem.id not in self.asked:
-            self.asked[problem.id] = new[problem.id] = problem
 
     def _write(self, problems: dict[str, Problem], traces: list[Trace]) -> None:
         """What a trace refers to is there before it."""
@@ -214,10 +217,6 @@ class _Into:
         told = json.loads(path.read_bytes()) if path.exists() else []
         if not any(known["hash"] == source["hash"] for known in told):
             self.run.write(_SOURCES, [*told, source])
-
-
-class _Stored(Exception):
-    """The trace is in the run already."""
 
 
 def _batch(entries: Iterator[Imported | Skipped]) -> Iterator[Imported | Skipped]:

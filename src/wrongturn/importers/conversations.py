@@ -7,24 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from wrongturn.importers.base import (
-    Format,
-    Imported,
-    Log,
-    Row,
-    chat_tokens,
-    content,
-    digest,
-    finish,
-    get,
-    json_lines,
-    need,
-    objects,
-    reply,
-    shown,
-    split,
-    text_of,
-)
+from wrongturn.importers._fields import content, digest, finish, get, need, objects, reply, shown, split, text_of
+from wrongturn.importers._lines import json_lines
+from wrongturn.importers._tokens import chat_tokens
+from wrongturn.importers.base import Format, Imported, Log, Row
 from wrongturn.trace import Problem
 
 _ROLES = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bing": "assistant", "bard": "assistant"}

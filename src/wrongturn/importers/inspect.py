@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from wrongturn.errors import WrongturnError
-from wrongturn.importers.base import Format, Imported, Log, Row, Unusable, chat_tokens, finish, shown, text_of
+from wrongturn.importers._fields import finish, shown, text_of
+from wrongturn.importers._tokens import chat_tokens
+from wrongturn.importers.base import Format, Imported, Log, Row, Unusable
 from wrongturn.trace import Problem
 
 

@@ -15,10 +15,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wrongturn.errors import WrongturnError
-from wrongturn.importers.base import Format, Imported, Log, Row, Unusable, get, need, text_of
+from wrongturn.importers._fields import get, need, text_of
+from wrongturn.importers.base import Format, Imported, Log, Row, Unusable
 from wrongturn.trace import Problem
 
-_DATE = re.compile(r"^details_(.+?)(_\d{4}-\d\d-\d\dT.*)?$")
+_NAME = re.compile(r"^details_(.+?)(_\d{4}-\d\d-\d\dT.*)?$")
 _COLUMNS = ("doc", "model_response", "metric")
 
 
@@ -50,7 +51,7 @@ def entries(row: Row, log: Log) -> Iterator[Imported]:
         raise Unusable("no text", "the responses are log-likelihoods, not text")
     counts = [len(ids) for ids in get(response, "output_tokens", list) or [] if isinstance(ids, list)]
     processed = get(response, "text_post_processed", list) or []
-    found = _DATE.match(log.path.stem)
+    found = _NAME.match(log.path.stem)
     task = get(doc, "task_name", str) or (found[1] if found else log.path.stem)
     query = need(doc, "query", str)
     number = log.notes["doc"] = log.notes.get("doc", -1) + 1

@@ -11,19 +11,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from wrongturn.importers.base import (
-    Format,
-    Imported,
-    Log,
-    Row,
-    Unusable,
-    get,
-    json_lines,
-    messages,
-    need,
-    shown,
-    text_of,
-)
+from wrongturn.importers._fields import get, messages, need, shown, text_of
+from wrongturn.importers._lines import json_lines
+from wrongturn.importers.base import Format, Imported, Log, Row, Unusable
 from wrongturn.trace import Problem
 
 _NAME = re.compile(r"samples_(.+?)(_\d{4}-\d\d-\d\dT[^/]*)?\.jsonl$")

@@ -9,25 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from wrongturn.errors import WrongturnError
-from wrongturn.importers.base import (
-    Format,
-    Imported,
-    Log,
-    Row,
-    Tokens,
-    Unusable,
-    chat_tokens,
-    completion_tokens,
-    finish,
-    get,
-    json_lines,
-    messages,
-    need,
-    objects,
-    reply,
-    shown,
-    text_of,
-)
+from wrongturn.importers._fields import finish, get, messages, need, objects, reply, shown, text_of
+from wrongturn.importers._lines import json_lines
+from wrongturn.importers._tokens import chat_tokens, completion_tokens
+from wrongturn.importers.base import Format, Imported, Log, Row, Tokens, Unusable
 from wrongturn.trace import Problem
 
 

@@ -9,17 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from wrongturn.importers.base import (
-    Format,
-    Imported,
-    Log,
-    Row,
-    Tokens,
-    Unusable,
+from wrongturn.importers._fields import (
     digest,
     finish,
     get,
-    json_lines,
     messages,
     need,
     number,
@@ -29,7 +22,10 @@ from wrongturn.importers.base import (
     split,
     text_of,
 )
+from wrongturn.importers._lines import json_lines
+from wrongturn.importers.base import Format, Imported, Log, Row, Tokens, Unusable
 from wrongturn.trace import Problem
+from wrongturn.vocabulary import Message
 
 _VERSION = 1
 
@@ -67,14 +63,7 @@ def _trace(row: Row, log: Log) -> Imported:
     group = get(task, "type", str) or ""
     turns = messages(before)
     name = next((told for told in (data.get("id"), data.get("idx"), task.get("key")) if told is not None), None)
-    problem = Problem(
-        f"{group or 'verifiers'}/{digest(turns) if name is None else text_of(name)}",
-        log.task,
-        shown(turns),
-        reference=text_of(data.get("answer")),
-        group=group,
-        messages=turns,
-    )
+    problem = _problem(log, name, turns, group, data.get("answer"))
     sampling = {"model": get(call, "model", str), "sampling": call.get("sampling")}
     return Imported(
         problem,
@@ -114,16 +103,20 @@ def _result(row: Row, log: Log) -> Imported:
     before, last = split([*asked, *told])
     correct, metric = log.grade({name: row[name] for name in ("reward", "correct_answer") if name in row})
     group = get(row, "task", str) or ""
-    name = row.get("example_id", row.get("id"))
-    problem = Problem(
-        f"{group or 'verifiers'}/{digest(before) if name is None else text_of(name)}",
-        log.task,
-        shown(before),
-        reference=text_of(row.get("answer")),
-        group=group,
-        messages=before,
-    )
+    problem = _problem(log, row.get("example_id", row.get("id")), before, group, row.get("answer"))
     return Imported(problem, reply(last), correct=correct, provenance={"model": get(row, "model", str)} | metric)
+
+
+def _problem(log: Log, name: Any, turns: tuple[Message, ...], group: str, answer: Any) -> Problem:
+    """What was asked, by the log's own name for it or else by its messages."""
+    return Problem(
+        f"{group or 'verifiers'}/{digest(turns) if name is None else text_of(name)}",
+        log.task,
+        shown(turns),
+        reference=text_of(answer),
+        group=group,
+        messages=turns,
+    )
 
 
 VERIFIERS = Format(

@@ -78,9 +78,9 @@ def here(device: str = "auto", compile: bool = False) -> Machine:
 def bytes_needed(model: ModelConfig, batch: int, tokens: int) -> int:
     """About what a training step takes: weights, gradients, two moments, and the activations kept for backward.
 
-    Per token and layer these are about 20 widths and 6 feed-forward widths of float32.
+    Per token and layer these are about 16 widths and 5 feed-forward widths of float32.
     """
-    per_token = model.layers * (20 * model.width + 6 * model.ffn) + 3 * model.vocab + 4 * model.width
+    per_token = model.layers * (16 * model.width + 5 * model.ffn) + 3 * model.vocab + 4 * model.width
     return 4 * (4 * model.parameters() + batch * tokens * per_token)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from wrongturn.report.data import Pieces, pieces_of
 from wrongturn.report.html import write
 from wrongturn.report.inline import trace_html, trace_text
+from wrongturn.report.traces import Pieces, pieces_of
 
 __all__ = ["Pieces", "pieces_of", "trace_html", "trace_text", "write"]

@@ -1,7 +1,7 @@
 // The viewer and the charts of a wrongturn report. No framework; nothing is fetched: the page carries its data.
 //
 // Text from outside only ever becomes a text node or an attribute's value, never HTML. The data format is described in
-// data.py, whose writer this is the reader of.
+// blocks.py, whose writer this is the reader of.
 "use strict";
 (() => {
 
@@ -54,7 +54,7 @@ async function inflate(id) {
 const BOUNDARY = 1, FORK = 2, LISTED = 4, ERROR_SHIFT = 3;
 const UNKNOWN = 65535;
 
-/** The columns of one block: views on its bytes, in the order data.py wrote them. */
+/** The columns of one block: views on its bytes, in the order blocks.py wrote them. */
 class Block {
   constructor(bytes, [tokens, listed], { width, top }) {
     let at = 0;

@@ -54,6 +54,12 @@ def figure(source: Any) -> Figure | None:
     return None if value is None else Figure(value)
 
 
+def figure_value(source: Any) -> float | None:
+    """The value alone."""
+    found = figure(source)
+    return found.value if found else None
+
+
 def dig(source: Any, *path: str) -> Any:
     """``source[a][b]…``, None where any of it is missing."""
     for key in path:
@@ -175,3 +181,10 @@ def name_cell(text: object, note: str = "") -> str:
 def num_cell(text: str, label: str = "") -> str:
     """A right-aligned cell of a number already set as text."""
     return f'<td class="num" data-label="{esc(label)}">{text}</td>'
+
+
+def section(name: str, title: str, *parts: str) -> str:
+    """A section of the page under its heading; empty parts are left out."""
+    body = "\n".join(part for part in parts if part)
+    head = f'<h2 id="{name}-title">{esc(title)}</h2>'
+    return f'<section id="{name}" aria-labelledby="{name}-title">\n{head}\n{body}\n</section>'

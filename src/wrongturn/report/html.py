@@ -12,18 +12,20 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-import numpy as np
-
 from wrongturn.compare import outcomes
 from wrongturn.diagnose.intervals import share
+from wrongturn.folder import disk, write_aside
 from wrongturn.report import sections
-from wrongturn.report.data import Pieces, pack, pieces_of
-from wrongturn.report.figures import dig, esc
+from wrongturn.report.charts import curves, onset
+from wrongturn.report.figures import esc
+from wrongturn.report.groups import groups
+from wrongturn.report.lead import lead
+from wrongturn.report.payload import pack
+from wrongturn.report.traces import Pieces, pieces_of
 from wrongturn.trace import Problem, Trace
 
 LIMIT = 10_000_000
 """Bytes a report has at most."""
-POINTS = 400  # of a curve
 
 
 def write(
@@ -49,16 +51,20 @@ def write(
             missing is read from the traces' provenance where it is there.
         pieces: the text of token ids; default: by the trace's task.
         limit: bytes. What does not fit is left out, and the page says what.
+
+    Raises:
+        WrongturnError: the file cannot be written.
+        ValueError: ``limit`` is too small for the page without any trace.
     """
     study, comparison = study or {}, [row for row in comparison or [] if row]
     facts = _facts(traces, meta or {})
-    charts = {"onset": _onset_chart(study), "entropy": _entropy_chart(study)}
+    charts = curves(study)
     body = "\n".join(
         (
-            sections.lead(study, comparison, facts),
+            lead(study, comparison, facts),
             sections.strategies(comparison),
-            sections.groups(study, facts),
-            sections.onset(study, charts),
+            groups(study, facts),
+            onset(study, charts),
             sections.claims(study),
             sections.further(study),
         )
@@ -77,7 +83,11 @@ def write(
     page = template.substitute(parts, payload="", left_out="")
     payload = pack(traces, problems, {"charts": charts}, limit - len(page.encode()) - 2000, pieces)
     blocks, left_out = _blocks(payload.index, payload.blocks), _left_out(payload.left_out, limit)
-    return _replace(Path(path), template.substitute(parts, payload=blocks, left_out=left_out))
+    target = Path(path)
+    with disk(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_aside(target, template.substitute(parts, payload=blocks, left_out=left_out).encode())
+    return target
 
 
 def _asset(name: str) -> str:
@@ -104,19 +114,6 @@ def _left_out(said: Sequence[str], limit: int) -> str:
     return f'<p class="left-out" id="left-out">{esc(what)}</p>'
 
 
-def _replace(path: Path, page: str) -> Path:
-    """Write aside, then rename: a reader never sees half a report."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_text(page, encoding="utf-8", newline="\n")
-        os.replace(aside, path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    return path
-
-
 def _facts(traces: Sequence[Trace], meta: Mapping[str, Any]) -> dict[str, Any]:
     """What is known about the run: ``meta`` (a run's manifest will do), or else the first trace's provenance."""
     found = dict(traces[0].provenance) if traces else {}
@@ -136,39 +133,3 @@ def _overall(traces: Sequence[Trace]) -> dict[str, Any]:
     right = [math.nan if trace.correct is None else float(trace.correct) for trace in plain]
     exact = [math.nan if trace.onset is None else float(trace.onset < 0) for trace in plain]
     return {"accuracy": share(right, problems).dict(), "exact": share(exact, problems).dict()}
-
-
-# -- curves ------------------------------------------------------------------------------------------------------------
-
-
-def _onset_chart(study: Mapping[str, Any]) -> dict[str, Any] | None:
-    return _curve(dig(study, "onset", "curves", "token"), "r", "value", ("low", "high"), "null")
-
-
-def _entropy_chart(study: Mapping[str, Any]) -> dict[str, Any] | None:
-    return _curve(dig(study, "entropy", "aligned"), "offsets", "onset", ("onset_low", "onset_high"), "control")
-
-
-def _curve(source: Any, x: str, y: str, band: tuple[str, str], other: str) -> dict[str, Any] | None:
-    """``x``, ``y``, ``low``, ``high`` and ``other`` of a curve, thinned to ``POINTS``; None where there is no curve."""
-    if not isinstance(source, Mapping):
-        return None
-    names = {"x": x, "y": y, "low": band[0], "high": band[1], other: other}
-    columns = {name: _floats(source[key]) for name, key in names.items() if _listed(source.get(key))}
-    if "x" not in columns or "y" not in columns or not np.isfinite(columns["y"]).any():
-        return None
-    n = min(len(columns["x"]), len(columns["y"]))
-    picked = np.unique(np.linspace(0, n - 1, min(n, POINTS)).round().astype(int))
-    return {name: _plain(v[picked]) for name, v in columns.items() if len(v) >= n and np.isfinite(v).any()}
-
-
-def _listed(values: Any) -> bool:
-    return isinstance(values, Sequence | np.ndarray) and not isinstance(values, str) and len(values) > 0
-
-
-def _floats(values: Any) -> np.ndarray:
-    return np.array([math.nan if v is None else v for v in values], np.float64)
-
-
-def _plain(values: np.ndarray) -> list[float | None]:
-    return [round(float(v), 5) if math.isfinite(v) else None for v in values]

@@ -12,7 +12,7 @@ import numpy as np
 from rich.style import Style
 from rich.text import Text
 
-from wrongturn.report.data import Pieces, boundaries_of, entropy_scale, error_text, pieces_of, token_texts
+from wrongturn.report.traces import Pieces, boundaries_of, entropy_scale, error_text, pieces_of, token_texts
 from wrongturn.trace import Trace
 
 SHOWN = 1200

@@ -124,8 +124,8 @@ def _confirmed(guess: Onset, confirm: int, most: int, length: int, share: bool) 
         right = np.array([rollout.right for rollout in fresh])
         deleted, kept = right[went < after], right[went >= after]
         counts = int(deleted.sum()), len(deleted), int(kept.sum()), len(kept)
-        p = fisher(*counts)
-        guess = replace(guess, drop=_apart(*counts), p=min(1.0, LOOKS * p))
+        p = LOOKS * fisher(*counts)  # NaN where nothing left the trace there, or nothing stayed
+        guess = replace(guess, drop=_apart(*counts), p=min(p, 1.0))
         if guess.p <= 0.05:
             return replace(guess, status=FOUND)
     if math.isnan(guess.p):
