@@ -10,7 +10,7 @@ from wrongturn.errors import extra
 
 __all__ = ["Capabilities", "Chunk", "Engine", "Meter", "Request", "Sampling", "Until", "Watch", "open"]
 
-SPECS = ("embedded[:FOLDER]", "openai:MODEL", "transformers:MODEL", "vllm:MODEL")
+SPECS = ("embedded[:FOLDER or NAME]", "openai:MODEL", "transformers:MODEL", "vllm:MODEL")
 
 
 def open(spec: str = "embedded", *, base_url: str | Sequence[str] | None = None, **options: Any) -> Engine:

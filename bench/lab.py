@@ -1,0 +1,123 @@
+"""The packaged reasoner, the ancestor and its two specialists: accuracy, anatomy of errors, pictures, model cards.
+
+    python bench/lab.py            # measure everything (about 40 minutes on one core), then write
+    python bench/lab.py write      # pictures and cards from bench/results/lab.json
+
+Test graphs are of classes that training does not draw any more; the packaged four were trained before there was a split
+(twins of 15-node graphs are not to be found anyway: bench/lab_data.py).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from wrongturn.engines.embedded import model_folder
+from wrongturn.lab import picture, published
+from wrongturn.lab.anatomy import anatomy
+from wrongturn.lab.evaluate import evaluate, sample
+
+HERE = Path(__file__).parent
+RESULTS, DOCS = HERE / "results" / "lab.json", HERE.parent / "docs"
+MODELS = ("graph_search", "ancestor", "sft", "grpo")
+N_GREEDY, N_SAMPLED, N_ANATOMY, SAMPLES = 500, 300, 100, 4
+
+
+def measure() -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name in MODELS:
+        greedy = evaluate(name, published.DISTRIBUTIONS, n=N_GREEDY)
+        sampled = evaluate(name, published.DISTRIBUTIONS, n=N_SAMPLED, sampled=True)
+        dissected = anatomy(*sample(name, published.DISTRIBUTIONS, n=N_ANATOMY, samples=SAMPLES)).dict()
+        found[name] = {"greedy": greedy, "sampled": sampled, "anatomy": dissected}
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+        print(name, flush=True)
+    return found
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def log(name: str) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (model_folder(name) / "training_log.jsonl").read_text().splitlines()]
+
+
+def draw(found: dict[str, Any]) -> None:
+    known = [published.accuracy(d, 4, 4) for d in published.DISTRIBUTIONS]
+    titles = {
+        "graph_search": "The packaged reasoner",
+        "ancestor": "Ancestor (22 M tokens)",
+        "sft": "Specialist by supervised fine-tuning on G15_5,6",
+        "grpo": "Specialist by reinforcement on G15_5,6 (reward: the answer)",
+    }
+    for name, title in titles.items():
+        errors = picture.errors(f"{title}: first errors of samples", found[name]["anatomy"]["groups"])
+        write(f"lab-errors-{name}.svg", errors)
+    rows = found["graph_search"]["greedy"]["results"]
+    write("lab-accuracy.svg", picture.accuracy(f"The packaged reasoner: greedy, n = {N_GREEDY}", rows, known))
+    learned = [r for r in log("graph_search") if "exact" in r]
+    lines = {"neighbour": "neighbour", "node": "next node", "close": "list end", "back": "trace back"}
+    series = {text: [(r["tokens"] / 1e6, r[key]) for r in learned] for key, text in lines.items()}
+    series |= {
+        "whole trace": [(r["tokens"] / 1e6, r["exact"]) for r in learned],
+        "long paths": [(r["tokens"] / 1e6, r["exact_long"]) for r in learned],
+    }
+    write("lab-learning.svg", picture.curves("What is learned when (accuracy, %)", series, "training tokens, million"))
+
+
+def write(name: str, text: str) -> None:
+    (DOCS / name).write_text(text, encoding="utf-8")
+
+
+# -- cards -------------------------------------------------------------------------------------------------------------
+
+WHAT = {
+    "ancestor": """The training of the packaged reasoner after 22 of its 42 M tokens (`training.json`), the
+learning rate half way down. It searches well and traces back long paths badly.""",
+    "sft": """`wrongturn lab posttrain sft ancestor --graphs G15_5,6 --tokens 2M --out …`: right searches for paths of 5
+and 6 edges, 2 M tokens, Muon, learning rate 5e-4.""",
+    "grpo": """`wrongturn lab posttrain grpo ancestor --graphs G15_5,6 --steps 160 --out …`: 24 problems and 8 rollouts
+a step, 2.4 M sampled tokens, reward 1 for a right answer *whatever the trace says*, AdamW, learning rate 1e-4.""",
+}
+
+
+def percent(e: dict[str, float]) -> str:
+    return f"{100 * e['value']:.1f} [{100 * e['low']:.1f}, {100 * e['high']:.1f}]"
+
+
+def card(name: str, found: dict[str, Any]) -> str:
+    rows = "\n".join(
+        f"| {g['distribution']} | {percent(g['path_accuracy'])} | {percent(g['trace_accuracy'])} | "
+        f"{percent(s['path_accuracy'])} | {percent(s['trace_accuracy'])} | "
+        f"{', '.join(f'{k} {v}' for k, v in list(g['first_errors'].items())[:4])} |"
+        for g, s in zip(found["greedy"]["results"], found["sampled"]["results"], strict=True)
+    )
+    return f"""# Model card: {name}
+
+{WHAT[name]}
+
+The same architecture, vocabulary, task and files as the packaged reasoner (see its card). One seed. For studies of how
+post-training changes where and how reasoning fails, with the ancestor at hand: `wrongturn.open("embedded:{name}")`.
+
+**Accuracy**, % with 95 % Wilson intervals, n = {N_GREEDY} graphs a cell greedy, {N_SAMPLED} sampled at temperature 1,
+seed 1.
+
+| distribution | greedy path | greedy trace | sampled path | sampled trace | first errors, greedy |
+|---|---|---|---|---|---|
+{rows}
+
+Made by `python bench/lab.py`.
+"""
+
+
+def main() -> None:
+    found = json.loads(RESULTS.read_text()) if sys.argv[1:] == ["write"] else measure()
+    draw(found)
+    for name in WHAT:
+        (model_folder(name) / "MODEL_CARD.md").write_text(card(name, found[name]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
