@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +15,7 @@ from wrongturn.signals import FIELDS, SignalConfig, Signals, from_logits
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 
+from wrongturn.engines import _device_signals  # noqa: E402
 from wrongturn.engines._device_signals import look  # noqa: E402
 from wrongturn.engines._measured import Ask, Seen  # noqa: E402
 from wrongturn.engines._measured import look as look_on_host  # noqa: E402
@@ -112,3 +116,24 @@ def test_alternatives_there_are_none_of() -> None:
     seen = look(torch.from_numpy(logits), ask(1, top_k=5))
     assert seen.top_ids.tolist() == [[2, 0, -1, -1, -1]]
     assert np.isnan(seen.top_logprobs[0, 2:]).all()
+
+
+def test_the_kernel_measures_on_a_gpu_unless_it_is_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits = SimpleNamespace(is_cuda=True, device="cuda", dtype=torch.bfloat16, shape=(1, 5))
+    monkeypatch.delenv("WRONGTURN_NO_KERNEL", raising=False)
+    monkeypatch.setattr(_device_signals, "plain", lambda *_: "torch")
+    for kernel, measured in ((lambda *_: "kernel", "kernel"), (None, "torch")):
+        monkeypatch.setattr(_device_signals, "checked_kernel", lambda *_, kernel=kernel: kernel)
+        assert _device_signals.measure(logits, None, None) == measured
+    monkeypatch.setattr(_device_signals, "checked_kernel", lambda *_: lambda *_: "kernel")
+    monkeypatch.setenv("WRONGTURN_NO_KERNEL", "1")
+    assert _device_signals.measure(logits, None, None) == "torch"
+
+
+def test_without_triton_torch_measures_and_a_warning_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "wrongturn.engines._kernel", raising=False)
+    _device_signals.checked_kernel.cache_clear()
+    with pytest.warns(RuntimeWarning, match=r"is not used on cpu \(ModuleNotFoundError.*triton.*torch makes them"):
+        assert _device_signals.checked_kernel(torch.device("cpu"), torch.float32, 10) is None
+    _device_signals.checked_kernel.cache_clear()
