@@ -30,7 +30,7 @@ class Asked:
     source: Annotated[
         str | None,
         typer.Argument(
-            metavar="[PROBLEMS]",
+            metavar="PROBLEMS",
             help="A file of problems (.jsonl, .csv, .parquet) or hf:DATASET; without one, graph-search problems.",
         ),
     ] = None

@@ -35,7 +35,7 @@ def check(logits: torch.Tensor, config: SignalConfig, lanes: int) -> None:
         assert size == 1 or row[size - 2] < config.nucleus_p + 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     ROW,
     st.sampled_from([0.3, 0.9, 1.0]),
@@ -47,11 +47,18 @@ def test_any_row(row: list[float], nucleus_p: float, tie_delta: float, lanes: in
     check(torch.tensor([row]).to(dtype), SignalConfig(nucleus_p, tie_delta), lanes)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.5, 2.0, 5.0, 15.0]), st.integers(60, 300), st.integers(0, 2))
 def test_rows_of_every_sharpness(seed: int, sharpness: float, vocab: int, digits: int) -> None:
     logits = np.random.default_rng(seed).normal(size=(1, vocab)) * sharpness
     check(torch.from_numpy(np.round(logits, digits).astype(np.float32)), SignalConfig(), 32)  # rounded: some are equal
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_whole_vocabulary(dtype: torch.dtype) -> None:
+    sharpness = np.array([[2.0], [5.0]])  # one whose nucleus is wide, and one that is read once
+    logits = np.random.default_rng(0).normal(size=(2, 151_936)) * sharpness
+    check(torch.from_numpy(logits).to(dtype), SignalConfig(), 4096)
 
 
 @pytest.mark.parametrize("level", [0.0, -7.3, 200.0])

@@ -42,7 +42,7 @@ def test_it_compiles_for_gpus(tmp_path: Path) -> None:
 
 def test_it_is_exact_in_the_interpreter(tmp_path: Path) -> None:
     checks = Path(__file__).with_name("interpreted_kernel.py")
-    quiet = "ignore:invalid value:RuntimeWarning"  # the interpreter is NumPy: -inf less -inf, and it goes on
+    quiet = "ignore::RuntimeWarning"  # of NumPy, on rows that are no distribution: what comes of them is thrown away
     command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-W", quiet, str(checks))
     done = run(tmp_path, *command, TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stdout + done.stderr

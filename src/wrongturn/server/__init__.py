@@ -1,1 +1,1 @@
-"""Faces over HTTP."""
+"""Our own engines behind an OpenAI-compatible API (extra ``serve``): :func:`wrongturn.server.serve.serve`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wrongturn.engines.base import Chunk
-from wrongturn.server.asked import Asked, number
+from wrongturn.server.asked import Asked
 from wrongturn.vocabulary import Vocabulary
 
 HALF = "\ufffd"  # what stands for bytes that are no character (yet)
@@ -187,6 +188,11 @@ class Shape:
     def _name(self, token: int, text: str) -> str:
         """A token's text, or its id where that was asked for or it has none (keys must not collide)."""
         return f"token_id:{token}" if self.asked.as_ids or not text else text
+
+
+def number(value: float) -> float | None:
+    """A log-probability as JSON can say it: -9999 for "never", null for "not known"."""
+    return None if math.isnan(value) else max(float(value), -9999.0) + 0.0  # no "-0.0"
 
 
 def _counts(prompt: int, completion: int) -> dict[str, Any]:

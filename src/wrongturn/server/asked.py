@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -286,8 +285,3 @@ def _message(i: int, message: Any) -> Message:
     if not isinstance(role, str) or not isinstance(content, str):
         raise Refused(f"messages[{i}] must have a role and a content, both text", f"messages[{i}]")
     return {"role": role, "content": content}
-
-
-def number(value: float) -> float | None:
-    """A log-probability as JSON can say it: -9999 for "never", null for "not known"."""
-    return None if math.isnan(value) else max(float(value), -9999.0) + 0.0  # no "-0.0"
