@@ -2,8 +2,8 @@
 
 First NumPy against a loop over tokens; then, where torch is installed, bfloat16 logits of a language model's vocabulary
 as the transformers engine sees them, against softmax, log-softmax and sort of the whole batch. One thread, both sides
-in one run. Where there is a GPU, the same on it, and the bandwidth of a copy. Seconds are CPU seconds (of the clock on
-a GPU), the best of at least three.
+in one run. Where there is a GPU, the same on it by the kernel and by torch alone, and the share each has of a copy's
+bandwidth. Seconds are CPU seconds (of the clock on a GPU), the best of at least three.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def wide(tokens: int = 64, vocab: int = 151_936) -> list[dict[str, float | str]]
     """The transformers engine's look at bfloat16 logits, without its draw, on every device there is."""
     import torch
 
-    from wrongturn.engines._device_signals import measure as on_device
+    from wrongturn.engines._device_signals import checked_kernel, plain
 
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
@@ -114,17 +114,22 @@ def wide(tokens: int = 64, vocab: int = 151_936) -> list[dict[str, float | str]]
 
     rows = [row("cpu", on_host, lambda: naive(given), host.entropy, nll_error_in_nats=nll_error)]
     if torch.cuda.is_available():
-        there = given.cuda()
+        tokens *= 8  # 156 MB, which no cache holds
+        there = given.cuda().repeat(8, 1)
         constants = torch.full((tokens, 1), 0.9).cuda(), torch.full((tokens, 1), 0.1).cuda()
 
         def synchronised(work: Callable[[], object]) -> Callable[[], object]:
             return lambda: (work(), torch.cuda.synchronize())
 
-        table = on_device(there, *constants)[2].cpu().numpy()
-        copy = there.nbytes / seconds(synchronised(lambda: there.clone()), 1.0, time.perf_counter)
-        ours = synchronised(lambda: on_device(there, *constants))
-        read = there.nbytes / seconds(ours, 1.0, time.perf_counter)
-        rows.append(row("cuda", ours, synchronised(lambda: naive(there)), table[:, 1], share_of_copy=read / copy))
+        # A copy reads and writes what the signals only read.
+        copy = 2 * there.nbytes / seconds(synchronised(lambda: there.clone()), 1.0, time.perf_counter)
+        for name, work in (("kernel", checked_kernel(there.device, there.dtype, vocab)), ("torch", plain)):
+            if work:  # no kernel: a warning has said why
+                entropy = work(there, *constants)[3][: len(given), 1].cpu().numpy()
+                ours = synchronised(lambda work=work: work(there, *constants))
+                found = row(f"cuda, {name}", ours, synchronised(lambda: naive(there)), entropy)
+                found["share_of_copy_bandwidth"] = found["tokens_per_second"] * there.nbytes / tokens / copy
+                rows.append(found)
     return rows
 
 
@@ -143,6 +148,8 @@ def main() -> None:
     rows = wide() if find_spec("torch") else []
     for row in rows:
         print(", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{value}" for key, value in row.items()))
+    if len(rows) < 2:
+        print("no GPU here: nothing about one was measured")
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     machine = {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine()}
     RESULTS.write_text(json.dumps({"machine": machine, "results": results, "wide": rows}, indent=2) + "\n")

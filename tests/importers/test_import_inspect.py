@@ -18,6 +18,8 @@ FILES = Path(__file__).with_name("files")
 @pytest.fixture(scope="module")
 def samples():
     """What the zip holds, without the library: one JSON a sample."""
+    import zipfile_zstd  # noqa: F401  # teaches zipfile the compression; comes with Inspect
+
     with zipfile.ZipFile(FILES / "sums.eval") as file:
         names = [name for name in file.namelist() if name.startswith("samples/")]
         return {Path(name).stem: json.loads(file.read(name)) for name in names}

@@ -1,9 +1,9 @@
 """Exact signals and the draw on the device that holds the logits: only tokens, signals and alternatives leave it.
 
-On a GPU one kernel measures the signals (:mod:`wrongturn.engines._kernel`) where it agrees with torch, which otherwise
-does so, as on every other device. Nothing is sorted. The smallest weight in a nucleus is found by bisection over the bits of a float (non-negative floats
-order as their bits do), 31 sums over the row; whole tokens of that weight are then counted out. Sums are float32, as
-:func:`wrongturn.signals.from_logits` has them for everything but float64.
+On a GPU one kernel measures the signals (:mod:`wrongturn.engines._kernel`) if it agrees with torch; if not, and on any
+other device, torch does. Nothing is sorted. The smallest weight in a nucleus is found by bisection over the bits of a
+float (non-negative floats order as their bits do), 31 sums over the row; whole tokens of that weight are then counted
+out. Sums are float32, as :func:`wrongturn.signals.from_logits` has them for everything but float64.
 """
 
 from __future__ import annotations
@@ -63,9 +63,10 @@ def look(logits: torch.Tensor, ask: Ask) -> Seen:
 
 def measure(logits: torch.Tensor, nucleus_p: torch.Tensor, tie_delta: torch.Tensor) -> Measured:
     """Logits [n, V] measured: their largest, the log of the sum of their weights relative to it, the first such token
-    (all [n, 1]) and the signals [n, 9] but for the nll.
+    (all [n, 1]) and that token's signals [n, 9].
 
-    ``nucleus_p`` and ``tie_delta`` are [n, 1]. The nll of a token is the log-sum less its logit relative to the largest.
+    ``nucleus_p`` and ``tie_delta`` are [n, 1].
+    Another token's nll is the log-sum less its logit relative to the largest.
     """
     fast = None
     if logits.is_cuda and os.environ.get("WRONGTURN_NO_KERNEL") != "1":
@@ -75,7 +76,7 @@ def measure(logits: torch.Tensor, nucleus_p: torch.Tensor, tie_delta: torch.Tens
 
 @cache
 def checked_kernel(device: torch.device, dtype: torch.dtype, vocab: int) -> Measure | None:
-    """The kernel for such logits, if it says of a few random rows what :func:`plain` says; else None, with a warning."""
+    """The kernel for such logits, if it says of some random rows what :func:`plain` says; else None and a warning."""
     try:
         from wrongturn.engines import _kernel
 
@@ -124,7 +125,7 @@ def plain(logits: torch.Tensor, nucleus_p: torch.Tensor, tie_delta: torch.Tensor
     second = weights.scatter(1, best, 0.0).amax(1, keepdim=True)
     _, heavier, equal = _edge(weights, nucleus_p * total)
     unknown = entropy - entropy  # 0, or NaN where the row is no distribution
-    columns = [unknown, entropy, entropy, entropy, unknown, (1.0 - second) / total, heavier + equal, near, near > 0]
+    columns = [log_total, entropy, entropy, entropy, unknown, (1.0 - second) / total, heavier + equal, near, near > 0]
     return peak, log_total, best, torch.cat([column + unknown for column in columns], 1)
 
 
