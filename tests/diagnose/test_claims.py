@@ -55,6 +55,7 @@ NULLS = (  # true of no noise: entropies, lengths and onsets carry nothing
 )
 
 
+@pytest.mark.extras
 def test_noise_is_rarely_decided():
     """Twelve true nulls in twenty studies of noise: about 5 % may be decided, certainly not 12 %; in one study at
     most four."""

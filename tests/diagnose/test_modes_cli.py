@@ -16,6 +16,7 @@ from wrongturn.diagnose.modes import published_modes
 from wrongturn.errors import WrongturnError
 
 
+@pytest.mark.extras
 def test_report_json_and_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn")
     table = write_csv(tmp_path / "t.csv", made_columns(early=1.0))
@@ -77,6 +78,7 @@ def test_prefixes() -> None:
             prefixes(text)
 
 
+@pytest.mark.extras
 def test_the_base_install_does_without_the_extra() -> None:
     code = (
         "import sys; sys.modules['sklearn'] = sys.modules['openpyxl'] = None\n"

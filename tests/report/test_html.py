@@ -271,6 +271,7 @@ def many(n: int, tokens: int, k: int = 3, seed: int = 0) -> tuple[list[Trace], d
     return made, problems
 
 
+@pytest.mark.extras
 def test_five_thousand_traces_are_small_and_quick(tmp_path):
     traces, problems = many(5000, 150)
     start = time.process_time()
@@ -283,6 +284,7 @@ def test_five_thousand_traces_are_small_and_quick(tmp_path):
     assert (kept == 150).all()  # noise as it is, no trace has to go
 
 
+@pytest.mark.extras
 def test_what_does_not_fit_goes_in_order_and_is_named(tmp_path):
     traces, problems = many(300, 400)
     seen = []
