@@ -82,6 +82,11 @@ def test_an_engine_without_words_says_so() -> None:
         wt.solve(engine, questions(1))
 
 
+def test_a_question_the_model_has_no_words_for_is_named() -> None:
+    with pytest.raises(ValueError, match="problem 'q0': embedded:graph_search has no words for it"):
+        wt.solve(wt.open("embedded"), questions(1))
+
+
 def test_alternatives_keep_their_texts(tmp_path: Path) -> None:
     run = wt.collect(Talker(), questions(3), out=tmp_path / "run")
     assert run.vocabulary().items() >= {3: " The", 6: " 4", 7: " 5"}.items()

@@ -21,7 +21,7 @@ from wrongturn.strategies import Context, Draft, parse
 from wrongturn.strategies.base import mix_seed
 from wrongturn.tasks import Task
 from wrongturn.trace import Ids, Lineage, Problem, Trace, Usage
-from wrongturn.vocabulary import Vocabulary
+from wrongturn.vocabulary import Message, Vocabulary
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, traces done, traces in all)."""
@@ -179,7 +179,7 @@ async def attempt(engine: Engine, job: Job, task: Task, settings: Settings) -> M
 async def _solve(engine: Engine, job: Job, task: Task, settings: Settings) -> list[Trace]:
     problem = job.problem
     try:
-        prompt_ids = problem.prompt_ids or await engine.prompt(task.messages(problem))
+        prompt_ids = problem.prompt_ids or await _put(engine, task.messages(problem))
         ctx = Context(
             engine,
             task,
@@ -205,6 +205,13 @@ async def _solve(engine: Engine, job: Job, task: Task, settings: Settings) -> li
     for trace in traces:
         trace.provenance = provenance
     return traces
+
+
+async def _put(engine: Engine, messages: Sequence[Message]) -> Sequence[int]:
+    try:
+        return await engine.prompt(messages)
+    except ValueError as unfit:
+        raise ValueError(f"{engine.name}:{engine.model} has no words for it ({unfit})") from None
 
 
 def _traces(job: Job, task: Task, ctx: Context, chosen: Draft) -> list[Trace]:
