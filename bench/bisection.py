@@ -201,12 +201,12 @@ def picture(told: dict[str, Any]) -> str:
         return LEFT + rollouts / most * (WIDTH - LEFT - RIGHT)
 
     def y(hits: float) -> float:
-        return HEIGHT - BOTTOM - hits / 0.6 * (HEIGHT - TOP - BOTTOM)
+        return HEIGHT - BOTTOM - hits * (HEIGHT - TOP - BOTTOM)
 
     groups = ", ".join(told["set"]["groups"])
     subtitle = f"{told['with_onset']} failed traces of {groups}, temperature {told['set']['temperature']:g}"
     parts = head("Onsets located within one step, by rollouts spent on a trace", subtitle)
-    for tick in (0.0, 0.2, 0.4, 0.6):
+    for tick in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0):
         parts += [
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#eeeeee"/>',
             text(LEFT - 8, y(tick) + 4, f"{100 * tick:g} %", anchor="end"),
@@ -225,7 +225,7 @@ def picture(told: dict[str, Any]) -> str:
         joined = " ".join(f"{x(n):.1f},{y(hits):.1f}" for n, hits, _, _ in points)
         parts.append(f'<polyline points="{joined}" fill="none" stroke="{colours[name]}" stroke-width="2"/>')
         parts += [f'<circle cx="{x(n):.1f}" cy="{y(h):.1f}" r="3" fill="{colours[name]}"/>' for n, h, _, _ in points]
-        parts.append(text(WIDTH - RIGHT - 8, TOP + 14 + 18 * place, name, anchor="end", colour=colours[name]))
+        parts.append(text(WIDTH - RIGHT - 8, y(0.66) + 18 * place, name, anchor="end", colour=colours[name]))
     return "\n".join((*parts, "</svg>")) + "\n"
 
 
