@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import numpy as np
 
@@ -99,3 +100,41 @@ class Task(Protocol):
     def check(self, problem: Problem, ids: Sequence[int] | np.ndarray) -> Check | None:
         """Where a completion leaves the correct path; None where the task cannot tell."""
         ...
+
+
+class OwnTokens(ABC):
+    """What tasks with tokens of their own have in common: it takes no model's vocabulary to read them."""
+
+    slow = False
+    stop_ids: tuple[int, ...]
+    boundary_ids: tuple[int, ...]
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text. Raises ``ValueError`` for one that is not in the language of the task."""
+
+    @abstractmethod
+    def answer(self, ids: Sequence[int] | np.ndarray) -> str | None:
+        """The final answer of a completion, None where it has none."""
+
+    def needs(self) -> None:  # noqa: B027 (they need nothing)
+        """Nothing that could be missing."""
+
+    def on(self, vocabulary: Vocabulary | None) -> Self:
+        """The task itself: its tokens are its own."""
+        return self
+
+    def messages(self, problem: Problem) -> list[Message]:
+        """The prompt as one turn."""
+        return [{"role": "user", "content": problem.prompt}]
+
+    def boundaries(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """[tokens] bool: True at each token that ends a step."""
+        return np.isin(np.asarray(ids), self.boundary_ids)
+
+    def answer_text(self, text: str) -> str | None:
+        """As :meth:`answer`; a text shows no end token, so one is added."""
+        try:
+            return self.answer([*self.encode(text), *self.stop_ids])
+        except ValueError:  # not in the language of the task
+            return None

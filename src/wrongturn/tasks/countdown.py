@@ -30,9 +30,8 @@ from itertools import permutations
 
 import numpy as np
 
-from wrongturn.tasks.base import Check, Segment
+from wrongturn.tasks.base import Check, OwnTokens, Segment
 from wrongturn.trace import Problem
-from wrongturn.vocabulary import Message, Vocabulary
 
 LIMIT = 199
 """Every number is between 1 and this."""
@@ -408,13 +407,12 @@ def _never_made(n: int, steps: Sequence[str]) -> bool:
 # -- the task ----------------------------------------------------------------------------------------------------------
 
 
-class Countdown:
+class Countdown(OwnTokens):
     """The task the rest of the package sees; it has tokens of its own."""
 
     name = "countdown_search"
     stop_ids: tuple[int, ...] = (EOS,)
     boundary_ids: tuple[int, ...] = (END, EOS)
-    slow = False
 
     def problems(self, distribution: str | Distribution, n: int, seed: int = 0) -> list[Problem]:
         """``n`` problems; the same seed gives the same problems, whatever ``n`` is."""
@@ -428,36 +426,14 @@ class Countdown:
             made.append(Problem(f"{distribution}/{seed}/{i}", self.name, text, ids, ",".join(steps), str(distribution)))
         return made
 
-    def needs(self) -> None:
-        """Nothing that could be missing."""
-
-    def on(self, vocabulary: Vocabulary | None) -> Countdown:
-        """The task itself: its tokens are its own."""
-        return self
-
-    def messages(self, problem: Problem) -> list[Message]:
-        """The prompt as one turn."""
-        return [{"role": "user", "content": problem.prompt}]
-
     def encode(self, text: str) -> list[int]:
         return encode(text)
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
         return pieces(ids)
 
-    def boundaries(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """True at each token that ends a line."""
-        return np.isin(np.asarray(ids), self.boundary_ids)
-
     def answer(self, ids: Sequence[int] | np.ndarray) -> str | None:
         return answer([int(i) for i in ids])
-
-    def answer_text(self, text: str) -> str | None:
-        """As :meth:`answer`; a text shows no end token, so one is added."""
-        try:
-            return answer([*encode(text), EOS])
-        except ValueError:  # not in the language of the task
-            return None
 
     def grade(self, problem: Problem, answer: str | None) -> bool:
         return grade(parse_prompt(problem.prompt), answer)

@@ -20,7 +20,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from wrongturn.tasks.base import Check
+from wrongturn.tasks.base import Check, OwnTokens
 from wrongturn.tasks.graph_check import ERRORS, check
 from wrongturn.tasks.graph_text import (
     BAR,
@@ -47,7 +47,6 @@ from wrongturn.tasks.graph_text import (
     prompt_ids,
 )
 from wrongturn.trace import Problem
-from wrongturn.vocabulary import Message, Vocabulary
 
 __all__ = [
     "BAR",
@@ -228,24 +227,12 @@ class Distribution:
 # -- the task ----------------------------------------------------------------------------------------------------------
 
 
-class GraphSearch:
+class GraphSearch(OwnTokens):
     """The task the rest of the package sees; grading and checking read the query from the problem's own prompt."""
 
     name = "graph_search"
     stop_ids: tuple[int, ...] = (EOS,)
-    boundary_ids: tuple[int, ...] = (NEXT, FOUND, DONE, EOS)
-    slow = False
-
-    def needs(self) -> None:
-        """Nothing that could be missing."""
-
-    def on(self, vocabulary: Vocabulary | None) -> GraphSearch:
-        """The task itself: its tokens are its own."""
-        return self
-
-    def messages(self, problem: Problem) -> list[Message]:
-        """The prompt as one turn."""
-        return [{"role": "user", "content": problem.prompt}]
+    boundary_ids: tuple[int, ...] = (NEXT, FOUND, DONE, EOS)  # a closed expansion, the trace back, the path
 
     def problems(self, distribution: str | Distribution, n: int, seed: int = 0) -> list[Problem]:
         """``n`` problems of a distribution; the same seed gives the same problems, whatever ``n`` is."""
@@ -265,19 +252,8 @@ class GraphSearch:
     def pieces(self, ids: Iterable[int]) -> list[str]:
         return pieces(ids)
 
-    def boundaries(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-        """True at each token that ends a step: a closed expansion, the trace back, the path."""
-        return np.isin(np.asarray(ids), self.boundary_ids)
-
     def answer(self, ids: Sequence[int] | np.ndarray) -> str | None:
         return answer([int(i) for i in ids])
-
-    def answer_text(self, text: str) -> str | None:
-        """As :meth:`answer`; a text shows no end token, so one is added."""
-        try:
-            return answer([*encode(text), EOS])
-        except ValueError:  # not in the language of the task
-            return None
 
     def grade(self, problem: Problem, answer: str | None) -> bool:
         return grade(parse_prompt(problem.prompt_ids), answer)
