@@ -118,6 +118,7 @@ class Server:
     def __enter__(self) -> Server:
         self.toy, self._busy = Toy(), 0
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._transports: set[asyncio.BaseTransport] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -144,21 +145,27 @@ class Server:
 
     async def _open(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(
-            lambda: asyncio.StreamReaderProtocol(Listening(loop=loop), self._connection),
-            "127.0.0.1",
-            self.port,
-            backlog=512,
-        )
+
+        def protocol() -> asyncio.StreamReaderProtocol:
+            made = asyncio.StreamReaderProtocol(Listening(loop=loop), self._connection)
+            begin = made.connection_made
+            made.connection_made = lambda transport: (self._transports.add(transport), begin(transport))[1]
+            return made
+
+        self._server = await loop.create_server(protocol, "127.0.0.1", self.port, backlog=512)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _shut(self) -> None:
         self._server.close()
-        for _ in range(3):  # a connection may just be coming in
-            await asyncio.sleep(0.002)
+        await asyncio.sleep(0.002)
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:  # also of connections just coming in
             for task in self._tasks:
                 task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait(others, timeout=0.05)
+        for transport in self._transports:
+            transport.abort()
+        self._transports.clear()
+        await asyncio.sleep(0.002)
 
     # -- HTTP ----------------------------------------------------------------------------------------------------------
 
@@ -178,6 +185,7 @@ class Server:
             pass
         finally:
             self._tasks.discard(task)
+            self._transports.discard(writer.transport)
             writer.transport.abort()
 
     async def _request(
