@@ -52,7 +52,8 @@ def print_summary(summary: dict[str, Any]) -> None:
     out.print(accuracy)
     for group, counts in summary["outcomes"].items():
         if counts.keys() - {"right", "wrong"}:
-            out.print(f"{group}: " + ", ".join(f"{n} {name}" for name, n in counts.items()))
+            unanswered = ", ".join(f"{n} {name}" for name, n in counts.items() if name not in ("right", "wrong"))
+            out.print(f"{group}: of {sum(counts.values())} samples {unanswered}")
     print_claims(summary["claims"])
     onset = summary["onset"]
     out.print(
