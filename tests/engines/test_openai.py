@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -16,6 +17,7 @@ from misbehaving import EOS, FAULTS, KEY, MODEL, SIZE, WORDS, Manners, Server
 
 from wrongturn import engines
 from wrongturn.engines._http import Patience
+from wrongturn.engines._words import Served
 from wrongturn.engines.base import Capabilities, Chunk, Meter, Request, Sampling
 from wrongturn.engines.openai import OpenAI
 from wrongturn.engines.pool import Pool
@@ -383,6 +385,21 @@ def test_a_server_that_asks_to_wait_is_waited_for() -> None:
         assert time.monotonic() - start >= 0.3
         assert [body["seed"] for body in server.bodies] in ([0, 1, 0], [0, 0, 1])
         assert server.times[1] - server.times[0] >= 0.3  # nor did the other one knock meanwhile
+
+
+def test_words_are_asked_for_again_after_a_restart() -> None:
+    with Server() as server:
+        vocabulary = Served(known(server).server, MODEL, Patience(9, 0.05, 0.1))
+        away = threading.Thread(target=server.restart, args=(0.2,))
+        away.start()
+        time.sleep(0.1)  # it is away now
+        assert vocabulary.pieces(vocabulary.encode(" w5 w7")) == [" w5", " w7"]
+        away.join()
+
+
+def test_words_that_no_patience_gets_are_an_error_of_one_line() -> None:
+    with Server(Manners(tokenize=False)) as server, pytest.raises(EngineError, match="/tokenize: answered 404"):
+        Served(known(server).server, MODEL, Patience(0)).encode(" w5")
 
 
 def test_a_restart_is_survived() -> None:

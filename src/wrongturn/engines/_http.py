@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import itertools
 import json
 import random
 import ssl
@@ -133,10 +134,6 @@ class Server:
     def _headers(self) -> dict[str, str]:
         return {} if self._auth else {"Authorization": f"Bearer {self._key}"}
 
-    def blocking(self) -> httpx.Client:
-        """A client for callers that cannot await."""
-        return httpx.Client(**self._options())
-
     def _options(self) -> dict[str, Any]:
         """Options of a client. Redirects are not followed: the key is for this server alone."""
         if self._tls is None:  # reading all certificates takes longer than most requests
@@ -193,6 +190,23 @@ class Server:
         except ValueError:
             raise Trouble("bad response", f"{self.url}/{path.strip('/')}: no JSON came back") from None
 
+    def ask_now(self, path: str, body: Mapping[str, Any], patience: Patience) -> Any:
+        """As :meth:`ask`, for callers that cannot await; patiently. Raises ``EngineError``."""
+        for tries in itertools.count(1):
+            after, mends = None, True
+            try:
+                with httpx.Client(**self._options()) as client:
+                    response = client.post(self._address(path), json=body)
+                if response.is_success:
+                    return response.json()
+                after, mends = retry_after(response.headers), _passing(response.status_code)
+                said = f"answered {response.status_code}: {message(response.content)}"
+            except (httpx.HTTPError, ValueError) as error:  # a ValueError: no JSON
+                said = str(error) or type(error).__name__
+            if not mends or tries > patience.times:
+                raise EngineError(f"{self._address(path)}: {self.redact(said)}", "connection" if mends else "refused")
+            time.sleep(patience.wait(tries, after))
+
     async def models(self) -> list[dict[str, Any]] | None:
         """What ``/models`` lists; None where it does not tell."""
         try:
@@ -231,7 +245,7 @@ class Server:
     async def _complain(self, session: _Session, response: httpx.Response, body: Mapping[str, Any]) -> None:
         status, said = response.status_code, self.redact(message(response.content)) if response.is_closed else ""
         where = f"{self.url} answered {status}" + (f": {said}" if said else "")
-        if status in REPEATED or (status >= 500 and status != 501):
+        if _passing(status):
             after = retry_after(response.headers)
             if after:
                 session.until = max(session.until, asyncio.get_running_loop().time() + after)
@@ -247,6 +261,11 @@ class Server:
         if session.fatal is not None:
             raise session.fatal
         raise Refused(where, status)
+
+
+def _passing(status: int) -> bool:
+    """Whether another try may meet a better status."""
+    return status in REPEATED or (status >= 500 and status != 501)
 
 
 _KEEPERS: set[asyncio.Task[None]] = set()

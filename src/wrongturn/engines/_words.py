@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from wrongturn.engines._completion import Token
-from wrongturn.engines._http import Server
+from wrongturn.engines._http import Patience, Server
 from wrongturn.engines._tokenizer import HFVocabulary
 from wrongturn.errors import EngineError
 from wrongturn.vocabulary import LINE_ENDS, Message
@@ -25,8 +25,8 @@ class Served:
 
     stop_ids: tuple[int, ...] = ()  # the server knows when to stop
 
-    def __init__(self, server: Server, model: str) -> None:
-        self._server, self._model = server, model
+    def __init__(self, server: Server, model: str, patience: Patience) -> None:
+        self._server, self._model, self._patience = server, model, patience
         self._texts: dict[int, str] = {}
         self._ids: dict[str, list[int]] = {}
         self._apart: list[int] | None = None
@@ -93,15 +93,11 @@ class Served:
         self._texts |= dict(zip(ids, texts, strict=False))
 
     def _ask(self, path: str, body: dict[str, Any], what: str) -> Any:
-        import httpx
-
+        told = self._server.ask_now(path, {"model": self._model} | body, self._patience)
         try:
-            with self._server.blocking() as client:
-                response = client.post(f"{self._server.root}{path}", json={"model": self._model} | body)
-                return response.raise_for_status().json()[what]
-        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-            said = self._server.redact(str(error))
-            raise EngineError(f"{self._server.url}: {path} failed ({said}); give the engine a tokenizer") from None
+            return told[what]
+        except (KeyError, TypeError):
+            raise EngineError(f"{self._server.url}: {path} told no {what}; give the engine a tokenizer") from None
 
 
 def chat(messages: Sequence[Message]) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class OpenAI(Engine):
         if dialect.chat:
             vocabulary = Interned()
         elif dialect.ids:
-            vocabulary = self.tokenizer or (Served(self.server, self.model) if tokenizes else None)
+            vocabulary = self.tokenizer or (Served(self.server, self.model, self.patience) if tokenizes else None)
         else:
             vocabulary = Mapped(self.tokenizer) if self.tokenizer else Interned()
         self.vocabulary, self._dialect = vocabulary, dialect
