@@ -177,6 +177,7 @@ class After:
 
     n: int
     boom: int = -1
+    needs_ancestor = False
 
     def watch(self, rows: int) -> AfterWatch:
         return AfterWatch(self, np.zeros(rows, int))

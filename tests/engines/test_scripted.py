@@ -201,6 +201,7 @@ class Wrote:
     token: int
     fail: str = ""
     diary: list = field(default_factory=list, compare=False)
+    needs_ancestor = False
 
     def watch(self, rows: int) -> WroteWatch:
         self.diary.append(("watch", rows))
@@ -210,6 +211,7 @@ class Wrote:
 @dataclass
 class WroteWatch:
     condition: Wrote
+    needs_ancestor = False
 
     def note(self, what: str, *facts) -> None:
         self.condition.diary.append((what, *facts))

@@ -22,7 +22,9 @@ pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
 hf = pytest.importorskip("transformers")
 
-from wrongturn.engines.transformers import Transformers, device_named, groups  # noqa: E402
+from wrongturn.engines._network import Network, device_named  # noqa: E402
+from wrongturn.engines._scoring import groups  # noqa: E402
+from wrongturn.engines.transformers import Transformers  # noqa: E402
 
 PROMPTS = [np.array(p.prompt_ids, np.int32) for p in gs.GraphSearch().problems("G8_2,4", 12)]
 GREEDY = Sampling(temperature=0.0)
@@ -137,7 +139,7 @@ def plain(engine: Transformers, request: Request, chunk: Chunk) -> tuple[np.ndar
     """Logits [tokens, V] and all hidden states of a forward pass over the whole sequence alone."""
     whole = torch.tensor(np.concatenate((request.prefix, chunk.ids))[None].astype(np.int64))
     with torch.no_grad():
-        out = engine._model(whole, output_hidden_states=True, use_cache=False)
+        out = engine._network.model(whole, output_hidden_states=True, use_cache=False)
     span = slice(len(request.prefix) - 1, -1)
     return out.logits[0, span].numpy(), [layer[0, span].numpy() for layer in out.hidden_states]
 
@@ -179,8 +181,8 @@ def test_a_window_is_kept_by_its_mask(other: Transformers) -> None:
     (chunk, _) = run(other, Request(prompt, 30, GREEDY), Request(np.tile(prompt, 2), 30, GREEDY))
     ids = torch.tensor(prompt[None].astype(np.int64))
     config = hf.GenerationConfig(max_new_tokens=30, do_sample=False, pad_token_id=0)
-    other._model.generation_config = hf.GenerationConfig(pad_token_id=0)
-    whole = other._model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+    other._network.model.generation_config = hf.GenerationConfig(pad_token_id=0)
+    whole = other._network.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
     np.testing.assert_array_equal(chunk.ids, whole[0, len(prompt) :].numpy())
 
 
@@ -248,7 +250,8 @@ def test_the_past_is_kept_up_to_its_limit(folder: Path) -> None:
 def test_prompts_are_computed_in_pieces_where_they_are_long(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [ask(i, 10) for i in range(5)]
     expected = run(Transformers(folder, device="cpu", slots=8), *wanted)
-    monkeypatch.setattr("wrongturn.engines.transformers._PIECE", 50)
+    for module in ("transformers", "_scoring"):
+        monkeypatch.setattr(f"wrongturn.engines.{module}.PIECE", 50)
     for a, b in zip(run(Transformers(folder, device="cpu", slots=8), *wanted), expected, strict=True):
         assert_alike(a, b)
 
@@ -291,6 +294,7 @@ class After:
 
     n: int
     needs_logprobs = False
+    needs_ancestor = False
 
     def watch(self, rows: int) -> AfterWatch:
         return AfterWatch(self, np.zeros(rows, int))
@@ -421,12 +425,14 @@ def test_a_recurrent_model_is_refused(tmp_path: Path) -> None:
 
 def test_a_model_that_minds_its_company_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes no notice of the mask."""
-    feed = Transformers._feed
+    feed = Network.feed
 
-    def unmasked(self: Transformers, rows: Any, tokens: Any, starts: Any, *rest: Any) -> Any:
-        return feed(self, rows, tokens, np.full_like(starts, starts.min()), *rest)
+    def unmasked(
+        self: Network, place: Any, cache: Any, rows: Any, tokens: Any, starts: Any, *rest: Any, **kw: Any
+    ) -> Any:
+        return feed(self, place, cache, rows, tokens, np.full_like(starts, starts.min()), *rest, **kw)
 
-    monkeypatch.setattr(Transformers, "_feed", unmasked)
+    monkeypatch.setattr(Network, "feed", unmasked)
     with pytest.raises(EngineError, match="says something else in a batch than alone"):
         Transformers(folder, device="cpu")
 
@@ -441,7 +447,7 @@ def test_out_of_memory_names_the_dials(folder: Path, monkeypatch: pytest.MonkeyP
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes")
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine._model, "forward", full)
+        patch.setattr(engine._network.model, "forward", full)
         with pytest.raises(EngineError, match=r"lower slots \(now 2\), cache_mb \(now 1024\) or context") as said:
             run(engine, ask(0, 5), ask(1, 5))
         assert said.value.fatal

@@ -6,24 +6,47 @@ from collections.abc import Sequence
 from typing import Any
 
 from wrongturn.engines.base import Capabilities, Chunk, Engine, Meter, Request, Sampling, Until, Watch
+from wrongturn.engines.edits import Ban, Edit, Mix
 from wrongturn.errors import extra
 
-__all__ = ["Capabilities", "Chunk", "Engine", "Meter", "Request", "Sampling", "Until", "Watch", "open"]
+__all__ = [
+    "Ban",
+    "Capabilities",
+    "Chunk",
+    "Edit",
+    "Engine",
+    "Meter",
+    "Mix",
+    "Request",
+    "Sampling",
+    "Until",
+    "Watch",
+    "open",
+]
 
 SPECS = ("embedded[:FOLDER or NAME]", "openai:MODEL", "transformers:MODEL", "vllm:MODEL")
 
 
-def open(spec: str = "embedded", *, base_url: str | Sequence[str] | None = None, **options: Any) -> Engine:
+def open(
+    spec: str = "embedded",
+    *,
+    base_url: str | Sequence[str] | None = None,
+    ancestor: str | None = None,
+    **options: Any,
+) -> Engine:
     """The engine of a spec, ``NAME`` or ``NAME:MODEL``.
 
     ``embedded`` is the packaged reasoner, ``embedded:FOLDER`` one that the lab exported; ``openai:MODEL`` any server
     that speaks OpenAI's protocol (``base_url``; several of them share the work), ``transformers:MODEL`` a Hugging Face
-    checkpoint (a folder or a name), ``vllm:MODEL`` the same in vLLM. ``options`` are those of the engine's class.
+    checkpoint (a folder or a name), ``vllm:MODEL`` the same in vLLM. ``ancestor`` is the model that decodes in step
+    with an embedded or transformers one, named as that is. ``options`` are those of the engine's class.
 
     Raises:
         ValueError: there is no such engine, model folder or option.
         WrongturnError: the engine's library is not installed.
     """
+    if ancestor is not None:
+        options["ancestor"] = ancestor
     engine = _opened(spec, base_url, options)
     engine.opening = spec, options | ({} if base_url is None else {"base_url": base_url})
     return engine
@@ -37,6 +60,8 @@ def _opened(spec: str, base_url: str | Sequence[str] | None, options: dict[str, 
         raise ValueError(f"engine {spec!r} names no model (expected {name}:MODEL)")
     if base_url is not None and name != "openai":
         raise ValueError(f"engine {spec!r} runs here: a base URL is for 'openai:MODEL'")
+    if "ancestor" in options and name not in ("embedded", "transformers"):
+        raise ValueError(f"engine {spec!r} takes no ancestor: 'embedded' and 'transformers:MODEL' do")
     try:
         if name == "embedded":
             from wrongturn.engines.embedded import Embedded

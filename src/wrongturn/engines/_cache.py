@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +26,12 @@ class Match:
     promise: int
 
 
+Shape = tuple[int, int, int, int]
+"""Of a model's keys: layers, heads, context, head_dim."""
+
+
 class Cache:
-    """Rows of keys and values, float32 [2 · layers, rows, heads, context, head_dim].
+    """Rows of keys and values, per model that decodes in step a float32 [2 · layers, rows, heads, context, head_dim].
 
     Rows [0, n) are being decoded and stay side by side, so that a step binds just those; rows from ``slots`` on are
     retained, least recently used ones overwritten first. A row's first ``base`` tokens were computed by prefill and all
@@ -34,11 +39,11 @@ class Cache:
     way. That makes what is computed independent of what happens to be cached.
     """
 
-    def __init__(self, layers: int, heads: int, context: int, head_dim: int, slots: int, retained: int) -> None:
-        rows = slots + retained
+    def __init__(self, models: Sequence[Shape], slots: int, retained: int) -> None:
+        rows, context = slots + retained, min(context for _, _, context, _ in models)
         self.n = 0
         # Zeroed by the system page by page at first touch: rows and positions never used cost no memory.
-        self.kv = np.zeros((2 * layers, rows, heads, context, head_dim), np.float32)
+        self.kv = [np.zeros((2 * layers, rows, *shape), np.float32) for layers, *shape in models]
         self.tokens = np.full((rows, context), -1, np.int32)  # -1 from ``known`` on
         self.known = np.zeros(rows, np.intp)  # tokens the row holds
         self.fed = np.zeros(rows, np.intp)  # of these, with keys and values
@@ -73,7 +78,7 @@ class Cache:
         self.tokens[row, : len(prefix)] = prefix
         self.known[row], self.base[row], self.fed[row] = len(prefix), base, 0
         if source is not None:
-            self.kv[:, row, :, : source.count] = self.kv[:, source.row, :, : source.count]
+            self._copy(source.row, row, source.count)
             self.fed[row] = source.count
             self._touch(source.row)
         return row
@@ -102,10 +107,13 @@ class Cache:
         self.n = last
 
     def _move(self, source: int, target: int) -> None:
-        count = self.fed[source]
-        self.kv[:, target, :, :count] = self.kv[:, source, :, :count]
+        self._copy(source, target, int(self.fed[source]))
         for column in (self.tokens, self.known, self.fed, self.base):
             column[target] = column[source]
+
+    def _copy(self, source: int, target: int, count: int) -> None:
+        for kv in self.kv:
+            kv[:, target, :, :count] = kv[:, source, :, :count]
 
     def _touch(self, row: int) -> None:
         self._clock += 1

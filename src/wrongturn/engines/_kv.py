@@ -8,6 +8,7 @@ nothing is copied, whatever the lengths. A row begins where its length says; bef
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,13 +102,17 @@ class Match:
 
 
 class KV:
-    """The batch's rows, and the finished requests whose keys and values are kept, up to ``limit`` bytes."""
+    """The batch's rows, and the finished requests whose keys and values are kept, up to ``limit`` bytes.
 
-    def __init__(self, layers: int, slots: int, context: int, limit: int) -> None:
+    ``layers`` are those of each model that decodes in step; there is a cache for each.
+    """
+
+    def __init__(self, layers: Sequence[int], slots: int, context: int, limit: int) -> None:
         self.n = 0
         self.place = Place(slots)
-        self.layers = [Layer(self.place) for _ in range(layers)]
-        self.cache = Cache(layers=list(self.layers))
+        models = [[Layer(self.place) for _ in range(count)] for count in layers]
+        self.caches = [Cache(layers=list(own)) for own in models]
+        self.layers = [layer for own in models for layer in own]
         self.tokens = np.zeros((slots, context), np.int32)
         self.known = np.zeros(slots, np.intp)  # tokens a row holds
         self.fed = np.zeros(slots, np.intp)  # of these, with keys and values; they end at column ``end``

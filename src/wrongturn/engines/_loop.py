@@ -50,8 +50,9 @@ class BatchEngine(Engine):
         """Take up ``job.request`` and set ``job.reused``; False: rather wait. What it raises, only the caller sees."""
 
     @abstractmethod
-    def _forward(self) -> tuple[Slots, Any]:
-        """Advance all requests by one token: the slots [n] whose next token is to be drawn, their logits [n, V].
+    def _forward(self) -> tuple[Slots, Any, Any]:
+        """Advance all requests by one token: the slots [n] whose next token is to be drawn, their logits [n, V], and
+        those of the ancestor (None: there is none).
 
         The logits are of the kind that the rows take: NumPy's, or a tensor on some device.
         """
@@ -136,10 +137,10 @@ class BatchEngine(Engine):
         self._admit()
         if not self._jobs:
             return
-        slots, logits = self._forward()
+        slots, logits, ancestor = self._forward()
         if not len(slots):
             return
-        tokens, finish = self._rows.step(slots, logits)
+        tokens, finish = self._rows.step(slots, logits, ancestor)
         going = finish == GOES_ON
         self._append(slots[going], tokens[going])
         for slot in self._rows.due(slots[going]).tolist():

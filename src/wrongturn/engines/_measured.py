@@ -81,7 +81,7 @@ class Measured(Rows):
             self._alternatives[slot] = no_alternatives(int(self._limit[slot]), request.top_k)
         return slot
 
-    def step(self, slots: Slots, logits: Any) -> tuple[Ids, npt.NDArray[np.int8]]:
+    def step(self, slots: Slots, logits: Any, ancestor: Any = None) -> tuple[Ids, npt.NDArray[np.int8]]:
         at = self._count[slots]
         ask = Ask(
             self._temperature[slots],
@@ -92,13 +92,21 @@ class Measured(Rows):
             int(self._top_k[slots].max(initial=0)),
         )
         self._seen = self._look(logits, ask)
-        return super().step(slots, logits)
+        return super().step(slots, logits, ancestor)
 
     def _draw(self, slots: Slots, at: Slots, logits: Any) -> Ids:
         return self._seen.tokens
 
     def _judged(self, rows: Slots, logits: Any, config: SignalConfig) -> Signals:
         return Signals(*self._seen.table[:, rows])
+
+    def _fetched(self, rows: Slots, logits: Any) -> Floats:
+        found = logits[rows]
+        return found if isinstance(found, np.ndarray) else found.float().cpu().numpy()
+
+    def _redrawn(self, rows: Slots, logits: Floats, tokens: Ids) -> None:
+        seen, every = self._seen, np.arange(len(rows))
+        seen.table[0, rows] += logits[every, seen.tokens[rows]] - logits[every, tokens]
 
     def _keep(self, slots: Slots, at: Slots, logits: Any) -> None:
         self._table[slots, at] = self._seen.table.T

@@ -9,16 +9,19 @@ for a small vocabulary; :class:`~wrongturn.engines._measured.Measured` makes the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from wrongturn.divergence import Divergence
+from wrongturn.divergence import from_logits as diverging
 from wrongturn.engines._draw import Floats, alternatives, draw, uniform
+from wrongturn.engines._shared import Shared
 from wrongturn.engines.base import Chunk, Meter, Request, Until, Watch
+from wrongturn.engines.edits import Edit
 from wrongturn.signals import SignalConfig, Signals, from_logits
 from wrongturn.trace import Ids
 
@@ -28,44 +31,6 @@ GOES_ON, STOP, LENGTH, UNTIL, BUDGET, FAILED = range(6)
 REASON = {STOP: "stop", LENGTH: "length", UNTIL: "until", BUDGET: "budget"}
 
 _NEVER = np.iinfo(np.intp).max
-
-T = TypeVar("T", bound=Hashable)
-
-
-class Shared(Generic[T]):
-    """Values that rows have in common, numbered, so that a step loops over distinct values instead of over rows.
-
-    ``of[slot]`` is the number of a row's value; number 0 means it has none.
-    """
-
-    def __init__(self, slots: int) -> None:
-        self.of = np.zeros(slots, np.intp)
-        self.values: list[T | None] = [None]
-        self._number: dict[T, int] = {}
-
-    def take(self, slot: int, value: T | None) -> int:
-        """Note ``value`` for a row; its number."""
-        number = 0
-        if value is not None:
-            number = self._number.get(value, 0) or self._free()
-            self._number[value], self.values[number] = number, value
-        self.of[slot] = number
-        return number
-
-    def release(self, slot: int) -> None:
-        """The row has ended; the last one to hold a value takes it along."""
-        number, self.of[slot] = int(self.of[slot]), 0
-        value = self.values[number]
-        if value is not None and number not in self.of:
-            del self._number[value]
-            self.values[number] = None
-
-    def _free(self) -> int:
-        for number, value in enumerate(self.values[1:], 1):
-            if value is None:
-                return number
-        self.values.append(None)
-        return len(self.values) - 1
 
 
 class Rows(ABC):
@@ -93,6 +58,7 @@ class Rows(ABC):
         self._ids = np.zeros((slots, context), np.int32)
         self._config = [SignalConfig()] * slots
         self._meters: Shared[Meter] = Shared(slots)
+        self._edits: Shared[Edit] = Shared(slots)
         self._untils: Shared[tuple[Until, SignalConfig]] = Shared(slots)
         self._watches: dict[int, Watch] = {}
 
@@ -109,6 +75,14 @@ class Rows(ABC):
     @abstractmethod
     def _judged(self, rows: Slots, logits: Any, config: SignalConfig) -> Signals:
         """Signals of rows ``rows`` of ``logits``; their nll is of no account."""
+
+    @abstractmethod
+    def _fetched(self, rows: Slots, logits: Any) -> Floats:
+        """Rows ``rows`` of ``logits`` in main memory, a copy."""
+
+    @abstractmethod
+    def _redrawn(self, rows: Slots, logits: Floats, tokens: Ids) -> None:
+        """Rows ``rows``, whose own logits are ``logits``, take ``tokens`` instead of what :meth:`_draw` gave."""
 
     @abstractmethod
     def _chunk_of(self, slot: int, span: slice) -> Chunk:
@@ -134,12 +108,13 @@ class Rows(ABC):
         self._top_k[slot] = request.top_k
         self._config[slot] = request.signals
         self._meters.take(slot, request.meter)
-        if request.until is not None:
-            try:
+        try:
+            self._edits.take(slot, request.edit)
+            if request.until is not None:
                 self._watch(slot, request, request.until, begun)
-            except Exception:
-                self._forget(slot)
-                raise
+        except Exception:
+            self._forget(slot)
+            raise
         return self.free.pop()
 
     def _watch(self, slot: int, request: Request, until: Until, begun: int) -> None:
@@ -163,24 +138,28 @@ class Rows(ABC):
     def _forget(self, slot: int) -> None:
         number = int(self._untils.of[slot])
         self._meters.release(slot)
+        self._edits.release(slot)
         self._untils.release(slot)
         if self._untils.values[number] is None:
             self._watches.pop(number, None)
 
     # -- a step --------------------------------------------------------------------------------------------------------
 
-    def step(self, slots: Slots, logits: Any) -> tuple[Ids, npt.NDArray[np.int8]]:
+    def step(self, slots: Slots, logits: Any, ancestor: Any = None) -> tuple[Ids, npt.NDArray[np.int8]]:
         """Draw the next token of the rows ``slots`` [n] from ``logits`` [n, V], unless a row ends before that.
 
+        ``ancestor`` [n, V] are the logits of a model that decodes in step, for edits and stop conditions that want it.
         Returns the tokens [n] of the rows that go on, and per row why it ended, or ``GOES_ON``.
         """
         finish = np.full(len(slots), GOES_ON, np.int8)
         if self._watches:
-            self._ask_watches(slots, logits, finish)
-        drew = finish == GOES_ON
-        broke = self._charge(slots, drew)
+            self._ask_watches(slots, logits, ancestor, finish)
         at = self._count[slots]
         tokens = self._draw(slots, at, logits)
+        if self._edits.of[slots].any():
+            self._draw_edited(slots, at, logits, ancestor, tokens, finish)
+        drew = finish == GOES_ON
+        broke = self._charge(slots, drew)
         # Where a row drew none, this is written behind what it holds, and not counted.
         self._ids[slots, at] = self._last[slots] = tokens
         self._keep(slots, at, logits)
@@ -192,7 +171,37 @@ class Rows(ABC):
         finish[undecided & drew & self._stops[slots, tokens]] = STOP
         return tokens, finish
 
-    def _ask_watches(self, slots: Slots, logits: Any, finish: npt.NDArray[np.int8]) -> None:
+    def _draw_edited(
+        self, slots: Slots, at: Slots, logits: Any, ancestor: Any, tokens: Ids, finish: npt.NDArray[np.int8]
+    ) -> None:
+        """Draw ``tokens`` again where a row has an edit. One that fails ends the requests that share it."""
+        which = self._edits.of[slots]
+        for number in np.unique(which[which > 0]).tolist():
+            rows, edit = np.flatnonzero((which == number) & (finish == GOES_ON)), self._edits.values[number]
+            if not len(rows) or edit is None:
+                continue
+            own = self._fetched(rows, logits)
+            try:
+                edited = edit(own, self._fetched(rows, ancestor) if edit.needs_ancestor else None)
+                if edited.shape != own.shape:
+                    raise ValueError(f"{edit} made logits {edited.shape} of {own.shape}")
+            except Exception as error:
+                self._fail(slots, rows, error, finish)
+                continue
+            possible = np.isfinite(edited.max(axis=1))
+            if not possible.all():
+                self._fail(slots, rows[~possible], ValueError(f"{edit} leaves no token to draw"), finish)
+                rows, own, edited = rows[possible], own[possible], edited[possible]
+            here = slots[rows]
+            drawn = draw(edited, self._temperature[here], self._top_p[here], self._chance[here, at[rows]])
+            self._redrawn(rows, own, drawn)
+            tokens[rows] = drawn
+
+    def _fail(self, slots: Slots, rows: Slots, error: Exception, finish: npt.NDArray[np.int8]) -> None:
+        finish[rows] = FAILED
+        self.errors |= dict.fromkeys(slots[rows].tolist(), error)
+
+    def _ask_watches(self, slots: Slots, logits: Any, ancestor: Any, finish: npt.NDArray[np.int8]) -> None:
         """Let each stop condition judge its rows; one that raises fails the requests that share it, and no others."""
         which = self._untils.of[slots]
         for number, watch in list(self._watches.items()):
@@ -203,16 +212,19 @@ class Rows(ABC):
             signals = self._judged(rows, logits, value[1])
             signals = replace(signals, nll=np.full(len(rows), np.nan, np.float32))
             try:
-                stops = np.flatnonzero(watch.step(slots[rows], self._last[slots[rows]], signals))
+                given = (self._diverges(rows, logits, ancestor),) if value[0].needs_ancestor else ()
+                stops = np.flatnonzero(watch.step(slots[rows], self._last[slots[rows]], signals, *given))
                 stopped = rows[stops]
             except Exception as error:
-                finish[rows] = FAILED
-                self.errors |= dict.fromkeys(slots[rows].tolist(), error)
+                self._fail(slots, rows, error, finish)
                 del self._watches[number]
                 continue
             finish[stopped] = UNTIL
             for i in stops.tolist():
                 self.pending[int(slots[rows[i]])] = signals[[i]]
+
+    def _diverges(self, rows: Slots, logits: Any, ancestor: Any) -> Divergence:
+        return diverging(self._fetched(rows, logits), self._fetched(rows, ancestor))
 
     def _charge(self, slots: Slots, drew: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Count the tokens about to be drawn on the rows' meters, exactly.
@@ -263,6 +275,12 @@ class Kept(Rows):
 
     def _judged(self, rows: Slots, logits: Floats, config: SignalConfig) -> Signals:
         return from_logits(logits[rows], np.zeros(len(rows), np.intp), config)
+
+    def _fetched(self, rows: Slots, logits: Floats) -> Floats:
+        return logits[rows]
+
+    def _redrawn(self, rows: Slots, logits: Floats, tokens: Ids) -> None:
+        pass  # signals are made of what is kept, at the end
 
     def _chunk_of(self, slot: int, span: slice) -> Chunk:
         ids, logits = self._ids[slot, span].copy(), self._logits[slot, span]

@@ -59,6 +59,11 @@ class HFVocabulary:
         return cls(tokenizer, [] if ends is None else [ends] if isinstance(ends, int) else ends)
 
     @property
+    def tokens(self) -> list[str | None]:
+        """The tokens as the tokenizer names them, by their ids."""
+        return self._tokenizer.convert_ids_to_tokens(list(range(len(self._tokenizer))))
+
+    @property
     def begin_ids(self) -> tuple[int, ...]:
         """What the tokenizer puts in front of a text that is not a chat."""
         return tuple(token for token in self._tokenizer.encode("") if token not in self.stop_ids)

@@ -9,15 +9,22 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from wrongturn.engines.edits import Edit
 from wrongturn.errors import EngineError
 from wrongturn.signals import SignalConfig, Signals
 from wrongturn.trace import Ids
 from wrongturn.vocabulary import Message, Vocabulary
+
+if TYPE_CHECKING:
+    from wrongturn.divergence import Divergence
+
+
+SIGNALS = SignalConfig()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,9 @@ class Capabilities:
     prefix: bool = True  # continues an arbitrary token prefix
     logits: bool = False
     hidden_states: bool = False
-    edits: bool = False  # takes a logit edit per step
+    edits: bool = False  # draws from edited logits
+    ancestor: str | None = None  # the model that decodes in step with this one
+    scores: bool = False  # says what it thinks of given tokens
     token_ids: bool | None = None  # takes prompts as ids and returns ids; None, here and below: not known
     seeds: bool | None = None  # the same seed gives the same tokens
     echo: bool | None = None  # returns logprobs of the prompt
@@ -78,10 +87,17 @@ class Watch(Protocol):
     def admit(self, row: int, ids: Sequence[int], signals: Signals) -> None:
         """A request begins in ``row``; ``ids`` and ``signals`` are what its trace holds so far (the history)."""
 
-    def step(self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals) -> npt.NDArray[np.bool_]:
+    def step(
+        self,
+        rows: npt.NDArray[np.intp],
+        last: npt.NDArray[np.int32],
+        signals: Signals,
+        divergence: Divergence | None = None,
+    ) -> npt.NDArray[np.bool_]:
         """Which of ``rows`` stop *before* their next token is drawn.
 
         ``last`` is the last token of each row, ``signals`` are those of its next token's distribution (``nll`` is NaN).
+        ``divergence`` is that of the two models' distributions (``delta`` is NaN), where the condition needs it.
         """
         ...
 
@@ -95,6 +111,11 @@ class Until(Protocol):
     @property
     def needs_logprobs(self) -> bool:
         """Whether it can only fire where the engine tells probabilities."""
+        ...
+
+    @property
+    def needs_ancestor(self) -> bool:
+        """Whether it watches how the model diverges from its ancestor."""
         ...
 
     def watch(self, rows: int) -> Watch:
@@ -112,6 +133,7 @@ class Request:
 
     ``start`` is where the completion begins in ``prefix`` (None: at its end); ``history`` its signals (for ``until``).
     The draw at completion position i depends on (seed, i) and the distribution alone, whatever else is in the batch.
+    With an ``edit`` the token is drawn from the edited distribution; signals and alternatives are the model's own.
     """
 
     prefix: Ids
@@ -127,6 +149,7 @@ class Request:
     chunk: int | None = None  # tokens per yielded chunk; None: everything at once, at the end
     signals: SignalConfig = field(default_factory=SignalConfig)
     hidden: tuple[int, ...] = ()  # layers whose states are wanted: 0 the embeddings, i after layer i, -1 the last
+    edit: Edit | None = None
 
 
 @dataclass(slots=True, repr=False)
@@ -182,6 +205,7 @@ class Engine(ABC):
     capabilities: Capabilities
     vocabulary: Vocabulary | None = None  # None: the task has its own
     opening: tuple[str, dict[str, Any]] | None = None  # what engines.open made it of, so that a worker can
+    ancestor: Engine | None = None  # the model it decodes in step with, as an engine of its own
     concurrency: int = 96  # problems to keep in flight: somewhat more than a batch, so that it never waits for one
 
     @abstractmethod
@@ -194,6 +218,13 @@ class Engine(ABC):
     async def generate(self, request: Request) -> Chunk:
         """The whole continuation."""
         return Chunk.concat([chunk async for chunk in self.stream(request)])
+
+    async def score(self, prefix: Ids, start: int, *, top_k: int = 0, signals: SignalConfig = SIGNALS) -> Chunk:
+        """What the model says of the given tokens ``prefix[start:]``; nothing is decoded (``finish`` is None).
+
+        Raises ``EngineError`` where the engine cannot, ``ValueError`` for what :meth:`stream` would refuse.
+        """
+        raise EngineError(f"the engine {self.name} cannot score given tokens", fatal=True)
 
     async def ready(self) -> None:  # noqa: B027 (most engines know themselves)
         """Find out what a remote engine can do, once, before anything is asked of it."""
@@ -209,8 +240,9 @@ class Engine(ABC):
         return {"engine": self.name, "model": self.model}
 
     def provenance(self) -> dict[str, Any]:
-        """What is stamped on traces: the identity, and what the engine can do. Never a key."""
-        return self.identity() | {"capabilities": self.capabilities.dict()}
+        """What is stamped on traces: the identity, the ancestor's, and what the engine can do. Never a key."""
+        beside = {} if self.ancestor is None else {"ancestor": self.ancestor.identity()}
+        return self.identity() | beside | {"capabilities": self.capabilities.dict()}
 
     def check(self, request: Request) -> None:
         """The bad input every engine refuses alike."""
@@ -224,6 +256,7 @@ class Engine(ABC):
                 raise ValueError(f"{name} must be at least {least}, not {value}")
         if request.hidden and not known.hidden_states:
             raise ValueError(f"the engine {self.name} does not tell hidden states")
+        self._check_edit(request)
         if len(prefix) == 0:
             raise ValueError("the prefix is empty: there must be at least one token to continue")
         start = len(prefix) if request.start is None else request.start
@@ -232,14 +265,39 @@ class Engine(ABC):
         if request.history is not None and len(request.history) != len(prefix) - start:
             known_of = f"{len(request.history)} tokens, but the prefix goes on for {len(prefix) - start} from its start"
             raise ValueError(f"the history has {known_of}")
-        if known.vocab_size is not None:
-            bad = np.flatnonzero((prefix < 0) | (prefix >= known.vocab_size))
-            if len(bad):
-                raise ValueError(
-                    f"token id {prefix[bad[0]]} at position {bad[0]} is outside the vocabulary of {known.vocab_size}"
-                )
+        self._check_ids(prefix)
         if known.context is not None and len(prefix) >= known.context:
             raise ValueError(f"the prefix has {len(prefix)} tokens; the context of {self.model} holds {known.context}")
+
+    def check_score(self, prefix: Ids, start: int, top_k: int) -> None:
+        """The bad input every engine that scores refuses alike."""
+        if top_k < 0:
+            raise ValueError(f"top_k must be at least 0, not {top_k}")
+        if not 1 <= start <= len(prefix):
+            raise ValueError(f"what is scored must begin at 1 to {len(prefix)}, the prefix's end, not {start}")
+        self._check_ids(np.asarray(prefix))
+        context = self.capabilities.context
+        if context is not None and len(prefix) > context:
+            raise ValueError(f"the prefix has {len(prefix)} tokens; the context of {self.model} holds {context}")
+
+    def _check_edit(self, request: Request) -> None:
+        edit, known = request.edit, self.capabilities
+        if edit is not None and not known.edits:
+            raise EngineError(f"the engine {self.name} draws from the model's own distribution: no edits", fatal=True)
+        if known.ancestor is None:
+            for what, needs in (("the edit", edit), ("the stop condition", request.until)):
+                if needs is not None and needs.needs_ancestor:
+                    name = type(needs).__name__
+                    raise EngineError(
+                        f"{what} {name} needs an ancestor: {self.name} was opened without one", fatal=True
+                    )
+
+    def _check_ids(self, prefix: Ids) -> None:
+        vocab = self.capabilities.vocab_size
+        if vocab is not None:
+            bad = np.flatnonzero((prefix < 0) | (prefix >= vocab))
+            if len(bad):
+                raise ValueError(f"token id {prefix[bad[0]]} at position {bad[0]} is outside the vocabulary of {vocab}")
 
     async def close(self) -> None:  # noqa: B027 (most engines hold nothing)
         """Release what the engine holds."""

@@ -9,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from wrongturn import triggers
+from wrongturn.divergence import FIELDS as DIVERGENCE
+from wrongturn.divergence import Divergence
 from wrongturn.engines.base import Until, Watch
+from wrongturn.signals import FIELDS as SIGNALS
 from wrongturn.signals import Signals
 
 HISTORIES = ("boundaries", "tokens")
@@ -39,6 +42,10 @@ class Spike:
     def needs_logprobs(self) -> bool:
         return True
 
+    @property
+    def needs_ancestor(self) -> bool:
+        return False
+
     def watch(self, rows: int) -> SpikeWatch:
         return SpikeWatch(self, rows)
 
@@ -66,7 +73,13 @@ class SpikeWatch:
         self.past[row, : len(entropy)] = entropy
         self.count[row], self.held[row] = len(entropy), self.condition.draw_first
 
-    def step(self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals) -> npt.NDArray[np.bool_]:
+    def step(
+        self,
+        rows: npt.NDArray[np.intp],
+        last: npt.NDArray[np.int32],
+        signals: Signals,
+        divergence: Divergence | None = None,
+    ) -> npt.NDArray[np.bool_]:
         condition, entropy = self.condition, np.asarray(signals.entropy)
         at_boundary = np.isin(last, condition.boundaries)
         stop = np.zeros(len(rows), bool)
@@ -101,6 +114,67 @@ class SpikeWatch:
 
 
 @dataclass(frozen=True, slots=True)
+class Exceeds:
+    """Stop where ``signal`` of the next token's distribution is above ``threshold`` (nats), from token ``after`` on.
+
+    The signal is one of :mod:`wrongturn.signals`, or one of :mod:`wrongturn.divergence` known before the token is drawn
+    ("pressure", "coverage", "kl", "variance"), for which the engine needs an ancestor.
+    """
+
+    signal: str
+    threshold: float
+    after: int = 0
+    draw_first: bool = False
+
+    def __post_init__(self) -> None:
+        if self.signal not in (*SIGNALS, *DIVERGENCE) or self.signal in ("nll", "delta"):
+            raise ValueError(f"{self.signal!r} is not known before a token is drawn")
+
+    @property
+    def needs_logprobs(self) -> bool:
+        return True
+
+    @property
+    def needs_ancestor(self) -> bool:
+        return self.signal in DIVERGENCE
+
+    def watch(self, rows: int) -> ExceedsWatch:
+        return ExceedsWatch(self, rows)
+
+    def again(self) -> Exceeds:
+        return replace(self, draw_first=True)
+
+
+class ExceedsWatch:
+    """How many tokens each row has."""
+
+    def __init__(self, condition: Exceeds, rows: int) -> None:
+        self.condition = condition
+        self.count = np.zeros(rows, np.intp)
+        self.held = np.zeros(rows, bool)
+
+    def admit(self, row: int, ids: Sequence[int], signals: Signals) -> None:
+        self.count[row], self.held[row] = len(ids), self.condition.draw_first
+
+    def step(
+        self,
+        rows: npt.NDArray[np.intp],
+        last: npt.NDArray[np.int32],
+        signals: Signals,
+        divergence: Divergence | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        condition = self.condition
+        value = np.asarray(getattr(divergence if condition.needs_ancestor else signals, condition.signal))
+        stop = (value > condition.threshold) & (self.count[rows] >= condition.after) & ~self.held[rows]
+        self.held[rows] = False
+        self.count[rows] += 1
+        return stop
+
+    def release(self, row: int) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
 class Wrote:
     """Stop right after one of ``tokens`` was written."""
 
@@ -109,6 +183,10 @@ class Wrote:
 
     @property
     def needs_logprobs(self) -> bool:
+        return False
+
+    @property
+    def needs_ancestor(self) -> bool:
         return False
 
     def watch(self, rows: int) -> WroteWatch:
@@ -128,7 +206,13 @@ class WroteWatch:
     def admit(self, row: int, ids: Sequence[int], signals: Signals) -> None:
         self.held[row] = self.condition.draw_first
 
-    def step(self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals) -> npt.NDArray[np.bool_]:
+    def step(
+        self,
+        rows: npt.NDArray[np.intp],
+        last: npt.NDArray[np.int32],
+        signals: Signals,
+        divergence: Divergence | None = None,
+    ) -> npt.NDArray[np.bool_]:
         stop = np.isin(last, self.condition.tokens) & ~self.held[rows]
         self.held[rows] = False
         return stop
@@ -147,6 +231,10 @@ class AnyOf:
     def needs_logprobs(self) -> bool:
         return any(condition.needs_logprobs for condition in self.conditions)
 
+    @property
+    def needs_ancestor(self) -> bool:
+        return any(condition.needs_ancestor for condition in self.conditions)
+
     def watch(self, rows: int) -> AnyOfWatch:
         return AnyOfWatch([condition.watch(rows) for condition in self.conditions])
 
@@ -164,8 +252,14 @@ class AnyOfWatch:
         for watch in self.watches:
             watch.admit(row, ids, signals)
 
-    def step(self, rows: npt.NDArray[np.intp], last: npt.NDArray[np.int32], signals: Signals) -> npt.NDArray[np.bool_]:
-        return np.any([watch.step(rows, last, signals) for watch in self.watches], axis=0)
+    def step(
+        self,
+        rows: npt.NDArray[np.intp],
+        last: npt.NDArray[np.int32],
+        signals: Signals,
+        divergence: Divergence | None = None,
+    ) -> npt.NDArray[np.bool_]:
+        return np.any([watch.step(rows, last, signals, divergence) for watch in self.watches], axis=0)
 
     def release(self, row: int) -> None:
         for watch in self.watches:
