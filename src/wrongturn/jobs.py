@@ -124,6 +124,16 @@ def _resume(prefix: Chunk) -> Solver:
     return resume
 
 
+def same_model(engine: Engine, run: Run, why: str) -> None:
+    """Raise ``WrongturnError`` where the engine's model is not the one that wrote the run, which alone can ``why``."""
+    for name, value in engine.identity().items():
+        if run.settings.get(name) != value:
+            raise WrongturnError(
+                f"{run.path}: its traces are of {name} {run.settings.get(name)!r}, not {value!r}: only the model that "
+                f"wrote them can {why}"
+            )
+
+
 # -- from jobs to traces -----------------------------------------------------------------------------------------------
 
 
@@ -217,6 +227,7 @@ async def _put(engine: Engine, messages: Sequence[Message]) -> Sequence[int]:
 def _traces(job: Job, task: Task, ctx: Context, chosen: Draft) -> list[Trace]:
     """All drafts as traces, the chosen one first and under the job's own id."""
     names = {draft.number: f"{job.id}+{draft.number}" for draft in ctx.drafts} | {chosen.number: job.id}
+    names |= {draft.number: draft.source for draft in ctx.earlier if draft.source}
     traces = [
         _trace(job, task, draft, names, ctx.prompt_ids) for draft in sorted(ctx.drafts, key=lambda d: d is not chosen)
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wrongturn.strategies import guard, votes
+from wrongturn.strategies import guard, operators, votes
 from wrongturn.strategies.base import Context, Draft, Named, names, parse, strategy
 
-__all__ = ["Context", "Draft", "Named", "guard", "names", "parse", "strategy", "votes"]
+__all__ = ["Context", "Draft", "Named", "guard", "names", "operators", "parse", "strategy", "votes"]

@@ -9,14 +9,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import inspect
+import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any, get_type_hints
 
 import numpy as np
 
+from wrongturn.divergence import Divergence
 from wrongturn.engines.base import Chunk, Engine, Meter, Request, Sampling, Until
+from wrongturn.engines.edits import Edit
+from wrongturn.engines.pair import diverge
 from wrongturn.errors import EngineError
 from wrongturn.signals import SignalConfig, Signals
 from wrongturn.tasks.base import Task
@@ -30,6 +35,7 @@ class Draft:
     """A trace being written: the completion so far (one :class:`Chunk`), and how it came about.
 
     ``given`` is True at tokens that were not decoded here (injected, or resumed from); ``seed`` draws what is.
+    ``source`` is the trace that a recalled draft is, ``divergence`` what :meth:`Context.score` made of it.
     """
 
     number: int
@@ -42,6 +48,8 @@ class Draft:
     at: int = 0
     reason: str = ""
     pending: Signals | None = field(default=None, repr=False)
+    source: str = ""
+    divergence: Divergence | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.chunk.ids)
@@ -94,6 +102,7 @@ class Context:
         self.max_tokens = max_tokens
         self.boundaries = task.boundary_ids
         self.drafts: list[Draft] = []
+        self.earlier: list[Draft] = []  # of this problem, to be learned from: recalled, or the caller's own
         self.events: list[dict[str, Any]] = []
         self.meter = Meter(budget)
         self.usage = Usage()
@@ -116,8 +125,12 @@ class Context:
         until: Until | None = None,
         max_tokens: int | None = None,
         temperature: float | None = None,
+        edit: Edit | None = None,
     ) -> bool:
-        """Continue ``draft`` in place. True: stopped by ``until``; False: it ended, or wrote ``max_tokens`` more."""
+        """Continue ``draft`` in place. True: stopped by ``until``; False: it ended, or wrote ``max_tokens`` more.
+
+        With ``edit`` the tokens are drawn from an edited distribution; the signals stay those of the model.
+        """
         if draft.ended:
             return False
         room = self.max_tokens - len(draft)
@@ -143,6 +156,7 @@ class Context:
                 meter=self.meter,
                 top_k=self._top_k,
                 signals=self._signals,
+                edit=edit,
             )
         )
         self._charge(prefix, chunk)
@@ -151,11 +165,33 @@ class Context:
         draft.finish = None if chunk.finish == "length" and most < room else chunk.finish
         return chunk.finish == "until"
 
-    async def sample(self, *, temperature: float | None = None) -> Draft:
+    async def sample(self, *, temperature: float | None = None, edit: Edit | None = None) -> Draft:
         """A fresh draft, decoded to its end."""
         draft = self.start()
-        await self.decode(draft, temperature=temperature)
+        await self.decode(draft, temperature=temperature, edit=edit)
         return draft
+
+    async def score(self, draft: Draft) -> Divergence:
+        """How the model and its ancestor differ along a draft: one prefill by each, once a draft.
+
+        Raises ``EngineError`` where the engine has no ancestor.
+        """
+        if draft.divergence is None or len(draft.divergence) != len(draft):
+            model, ancestor = self._engine, self._engine.ancestor
+            if ancestor is None:
+                raise EngineError(f"{self._name} compares the model with its ancestor: give --ancestor", fatal=True)
+            ids = np.concatenate((self.prompt_ids, draft.ids))
+            draft.divergence = await diverge(model, ancestor, ids, len(self.prompt_ids))
+            self.usage.prompt += 2 * len(ids)
+        return draft.divergence
+
+    def recall(self, prefix: Chunk, source: str, divergence: Divergence | None = None) -> None:
+        """Add a stored trace of this problem to ``earlier``; it can be forked, and what is reused of it is free."""
+        ids, given = prefix.ids, np.ones(len(prefix.ids), bool)
+        draft = Draft(-1 - len(self.earlier), self._seed, self._task.answer, prefix, given, "stop")
+        draft.source, draft.divergence = source, divergence
+        self.earlier.append(draft)
+        self._known.append(np.concatenate((self.prompt_ids, ids)))
 
     async def fork(
         self,
@@ -165,12 +201,13 @@ class Context:
         inject: Iterable[int] = (),
         max_tokens: int | None = None,
         temperature: float | None = None,
+        edit: Edit | None = None,
         reason: str = "fork",
     ) -> Draft:
         """A new draft that shares ``draft``'s first ``at`` tokens (default: all), then ``inject``, then decodes."""
         child = self._draft(draft, len(draft) if at is None else at, reason)
         self.write(child, inject)
-        await self.decode(child, max_tokens=max_tokens, temperature=temperature)
+        await self.decode(child, max_tokens=max_tokens, temperature=temperature, edit=edit)
         return child
 
     async def gather(self, branches: Iterable[Awaitable[Draft]]) -> list[Draft]:
@@ -196,6 +233,21 @@ class Context:
             return self._task.encode(text)
         except ValueError:
             return []
+
+    @contextmanager
+    def at_most(self, tokens: int) -> Iterator[None]:
+        """Inside, no more than so many tokens are decoded, whatever the budget leaves."""
+        limit = self.meter.limit
+        here = self.meter.spent + tokens
+        self.meter.limit = here if limit is None else min(limit, here)
+        try:
+            yield
+        finally:
+            self.meter.limit = limit
+
+    def rng(self, purpose: str) -> random.Random:
+        """A source of randomness of this run of the strategy, the same at every call."""
+        return random.Random(mix_seed(self._seed, purpose))
 
     def log(self, event: str, **facts: Any) -> None:
         """Record what the strategy did, for the viewer: kept with the trace."""
