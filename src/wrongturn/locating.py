@@ -33,7 +33,7 @@ from wrongturn.diagnose.recoverability.designs import curve as full_curve
 from wrongturn.diagnose.table import tabulate
 from wrongturn.engines.base import Engine, Sampling
 from wrongturn.errors import WrongturnError
-from wrongturn.jobs import Made, Progress, Settings, fill, resample_jobs
+from wrongturn.jobs import Made, Progress, Settings, fill, resample_jobs, same_model
 from wrongturn.signals import SignalConfig
 from wrongturn.stats import Estimate
 from wrongturn.store import Failure, Run
@@ -136,12 +136,7 @@ async def locate(
     The run is open for writing; rollouts join it under the condition ``locate``. Raises ``WrongturnError`` where the
     run is another model's or has no failed trace with tokens, ``EngineError`` where the engine can do nothing.
     """
-    for name, value in engine.identity().items():
-        if run.settings.get(name) != value:
-            raise WrongturnError(
-                f"{run.path}: its traces are of {name} {run.settings.get(name)!r}, not {value!r}: only the model that "
-                f"wrote a trace can say what its prefixes are worth"
-            )
+    same_model(engine, run, "say what their prefixes are worth")
     samples = sorted(run.traces(strategy="sample"), key=lambda trace: trace.id)
     failed = [trace for trace in samples if trace.correct is False and len(trace)]
     if not failed:
@@ -154,11 +149,11 @@ async def locate(
         for i in range(len(chosen))
     ]
     designs = {trace.id: Design(plan(span)) for trace, span in zip(chosen, spans, strict=True)}
-    bank = _bank(run, parents)
+    known = bank(run, parents)
 
     def keep(made: Made) -> None:
         if not isinstance(made, Failure):
-            _keep(bank, made[0], parents)
+            _keep(known, made[0], parents)
 
     asked = Counter[tuple[str, int]]()
     settings = _settings(run)
@@ -180,7 +175,7 @@ async def locate(
         for cut in cuts:
             numbers = range(cut.first, cut.first + cut.samples)
             asked[cut.parent, cut.at] += cut.samples
-            stored = bank[cut.parent, cut.at]
+            stored = known[cut.parent, cut.at]
             designs[cut.parent].tell([stored[k] for k in numbers if k in stored])
     return Onsets(len(failed), method, tuple(_located(table, i, t, designs[t.id]) for i, t in enumerate(chosen)))
 
@@ -200,12 +195,12 @@ def _chosen(failed: Sequence[Trace], most: int | None, seed: int) -> list[Trace]
 _Bank = defaultdict[tuple[str, int], dict[int, Rollout]]
 
 
-def _bank(run: Run, parents: dict[str, Trace]) -> _Bank:
+def bank(run: Run, parents: dict[str, Trace]) -> _Bank:
     """The stored rollouts, by (trace, cut) and number."""
-    bank: _Bank = defaultdict(dict)
+    found: _Bank = defaultdict(dict)
     for trace in run.traces(top_k=False, strategy=f"resample:{CONDITION}"):
-        _keep(bank, trace, parents)
-    return bank
+        _keep(found, trace, parents)
+    return found
 
 
 def _keep(bank: _Bank, trace: Trace, parents: dict[str, Trace]) -> None:

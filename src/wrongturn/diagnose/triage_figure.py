@@ -9,6 +9,7 @@ from wrongturn.diagnose.modes.figure import (
     GREY,
     HEIGHT,
     LEFT,
+    RED,
     RIGHT,
     TOP,
     WIDTH,
@@ -18,7 +19,7 @@ from wrongturn.diagnose.modes.figure import (
 )
 from wrongturn.diagnose.triage import Curve, Triage
 
-_COLOURS = {"uncertainty": BLUE, "length": "#b2182b"}
+_COLOURS = {"uncertainty": BLUE, "length": RED}
 
 
 def svg(title: str, found: Triage) -> str:

@@ -9,7 +9,7 @@ from html import escape
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 24, 56, 52
-BLUE, DARK, GREY = "#2166ac", "#333333", "#888888"
+BLUE, RED, DARK, GREY = "#2166ac", "#b2182b", "#333333", "#888888"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +53,12 @@ def svg(curve: Curve) -> str:
     return "\n".join(part for part in parts if part) + "\n"
 
 
-def head(title: str, subtitle: str) -> list[str]:
+def head(title: str, subtitle: str, width: int = WIDTH, height: int = HEIGHT) -> list[str]:
     """The opening of a picture: frame, ground, title."""
     return [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
         f'font-size="12" role="img" aria-label="{escape(title)}">',
-        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>',
+        f'<rect width="{width}" height="{height}" fill="white"/>',
         text(LEFT, 22, title, size=15),
         text(LEFT, 40, subtitle, colour=GREY),
     ]
