@@ -11,6 +11,7 @@ import wrongturn as wt
 def test_public_names_are_pinned() -> None:
     assert wt.__all__ == [
         "TRACE_VERSION",
+        "Policy",
         "Problem",
         "Run",
         "Sampling",
@@ -31,7 +32,20 @@ def test_public_names_are_pinned() -> None:
 def test_strategies_are_pinned() -> None:
     from wrongturn import strategies
 
-    assert strategies.names() == ["greedy", "guard", "sample", "self_consistency"]
+    assert strategies.names() == [
+        "ban",
+        "dense",
+        "greedy",
+        "guard",
+        "lift",
+        "policy",
+        "retry",
+        "rewind",
+        "sample",
+        "self_consistency",
+        "steer",
+        "switch",
+    ]
 
 
 def test_importing_needs_nothing_heavy() -> None:

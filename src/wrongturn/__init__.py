@@ -8,6 +8,7 @@ from wrongturn import tasks
 from wrongturn.engines import Sampling, open
 from wrongturn.errors import WrongturnError
 from wrongturn.pipeline import collect, diagnose, report, run, solve
+from wrongturn.routing import Policy
 from wrongturn.store import Run
 from wrongturn.strategies import strategy
 from wrongturn.trace import TRACE_VERSION, Problem, Trace
@@ -16,6 +17,7 @@ __version__ = _version("wrongturn")
 
 __all__ = [
     "TRACE_VERSION",
+    "Policy",
     "Problem",
     "Run",
     "Sampling",

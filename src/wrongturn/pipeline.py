@@ -112,7 +112,8 @@ def compared(engine: Engine) -> list[str]:
 def described(engine: Engine, problems: Sequence[Problem], settings: Settings, **more: Any) -> dict[str, Any]:
     """Everything a run's traces depend on; a run folder goes on only with the same."""
     groups = Counter(problem.group or problem.task for problem in problems)
-    return engine.identity() | {"problems": dict(groups)} | more | settings.dict()
+    beside = {} if engine.ancestor is None else {"ancestor": engine.ancestor.identity()}
+    return engine.identity() | beside | {"problems": dict(groups)} | more | settings.dict()
 
 
 def recover(engine: Engine, run: Run, settings: Settings, *, most: int = 40, progress: Progress = silent) -> None:
@@ -135,6 +136,11 @@ def diagnose(run: Run, *, seed: int = 0) -> Study:
     return study(samples, run.problems(), recovery=recovery, seed=seed)
 
 
+def model_of(settings: Mapping[str, Any]) -> str | None:
+    """How :func:`wrongturn.open` names the model of a run with these settings; None where they do not say."""
+    return f"{settings['engine']}:{settings['model']}" if settings.get("engine") else None
+
+
 def command(settings: dict[str, Any]) -> str | None:
     """The command line that makes a run with these settings, where one does."""
     counts = set(settings["problems"].values())
@@ -142,10 +148,12 @@ def command(settings: dict[str, Any]) -> str | None:
     if "strategies" not in settings or len(counts) != 1 or not generated:
         return None
     options = {
-        "--model": settings["engine"],
+        "--model": model_of(settings),
         "--problems": counts.pop(),
         "--temperature": settings["sampling"]["temperature"],
     }
+    if "ancestor" in settings:
+        options["--ancestor"] = settings["ancestor"]["model"]
     options |= {f"--{name.replace('_', '-')}": settings[name] for name in ("samples", "max_tokens", "budget", "seed")}
     words = ["wrongturn", "run"] + [w for name, v in options.items() if v is not None for w in (name, str(v))]
     words += [w for name in settings["problems"] for w in ("--graphs", name)]

@@ -1,0 +1,131 @@
+"""Failed problems tried again with every operator: the tries that labels, regimes and routers are made of.
+
+The tries are a run of their own inside the run (``RUN/rescue``), whose settings name the ancestor and how it was
+decoded; more tries or other operators go on where it stands. An operator is any strategy (``operators`` in
+:mod:`wrongturn.strategies.operators` may look at the failed traces). None of them sees the reference answer: that a
+trace failed is all they are told.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wrongturn.divergence import Divergence
+from wrongturn.engines.base import Chunk, Engine, Sampling
+from wrongturn.engines.pair import divergences
+from wrongturn.errors import WrongturnError
+from wrongturn.jobs import Job, Progress, Settings, Solver, fill, same_model
+from wrongturn.signals import SignalConfig
+from wrongturn.store import Run
+from wrongturn.strategies.base import Context, Draft, parse
+from wrongturn.strategies.operators import always_the_same
+from wrongturn.trace import Trace
+
+FOLDER = "rescue"
+"""Where in a run its tries are."""
+PREFIX = "rescue:"
+"""Of the strategy of a try."""
+
+PLAIN = ("retry", "greedy", "retry:temperature=1.5", "lift:where=entropy", "rewind", "rewind:where=random", "ban")
+"""Operators that need the model alone, controls among them."""
+PAIR = (
+    "steer",
+    "steer:kind=coverage",
+    "steer:where=random",
+    "lift",
+    "dense",
+    "dense:weight=1.5",
+    "dense:temperature=0",
+    "rewind:where=junction",
+    "ban:where=junction",
+)
+"""Operators that need the ancestor as well."""
+
+
+def operators(engine: Engine) -> tuple[str, ...]:
+    """What is tried unless asked otherwise: whatever the engine can do."""
+    return PLAIN + PAIR if engine.ancestor is not None else PLAIN
+
+
+async def rescue(
+    engine: Engine,
+    run: Run,
+    out: Run,
+    names: Sequence[str],
+    *,
+    tries: int | Mapping[str, int] = 12,
+    most: int | None = None,
+    progress: Progress = lambda what, done, total: None,
+) -> None:
+    """Try the run's failed problems (the first ``most``) ``tries`` times with each operator; the traces join ``out``.
+
+    ``tries`` may be told operator by operator; one that always does the same is tried once. Raises ``WrongturnError``
+    where nothing failed.
+    """
+    failed = failures(run)
+    chosen = dict(list(failed.items())[:most])
+    solvers = {name: parse(name) for name in names}
+    times = {name: 1 if always_the_same(solver) else wanted(tries, name) for name, solver in solvers.items()}
+    known: dict[str, Divergence] = {}
+    if engine.ancestor is not None:
+        known = await divergences(engine, engine.ancestor, [t for found in chosen.values() for t in found], progress)
+    problems = run.problems()
+    out.add_problems(problems[name] for name in chosen)
+    todo = [
+        Job(f"{name}/{PREFIX}{spec}/{k}", problems[name], PREFIX + spec, k, _after(traces, known, solver))
+        for name, traces in chosen.items()
+        for spec, solver in solvers.items()
+        for k in range(times[spec])
+    ]
+    await fill(engine, out, todo, settings_of(run), progress, "rescue")
+
+
+def wanted(tries: int | Mapping[str, int], name: str) -> int:
+    """Tries of an operator."""
+    return tries if isinstance(tries, int) else tries[name]
+
+
+def failures(run: Run) -> dict[str, list[Trace]]:
+    """The failed plain samples of each problem that has one, in the order of the problems.
+
+    Raises ``WrongturnError`` where there is none.
+    """
+    samples = sorted(run.traces(top_k=False, strategy="sample"), key=lambda trace: trace.id)
+    by_problem: dict[str, list[Trace]] = defaultdict(list)
+    for trace in samples:
+        if trace.correct is False and len(trace):
+            by_problem[trace.problem].append(trace)
+    if not by_problem:
+        raise WrongturnError(f"{run.path}: none of {len(samples)} plain samples failed: there is nothing to rescue")
+    return {name: by_problem[name] for name in run.problems() if name in by_problem}
+
+
+def settings_of(run: Run) -> Settings:
+    """How the run's own traces were decoded; alternatives are not stored again."""
+    told = run.settings
+    plain = {name: told[name] for name in ("max_tokens", "budget", "seed")}
+    return Settings(Sampling(**told["sampling"]), signals=SignalConfig(**told["signals"]), top_k=0, **plain)
+
+
+def described(engine: Engine, run: Run) -> dict[str, Any]:
+    """What the tries of a run depend on besides their operators.
+
+    Raises ``WrongturnError`` where the engine's model is not the one that wrote the run.
+    """
+    same_model(engine, run, "be rescued")
+    ancestor = None if engine.ancestor is None else engine.ancestor.identity()
+    return engine.identity() | {"rescues": run.path.name, "ancestor": ancestor} | settings_of(run).dict()
+
+
+def _after(failed: Sequence[Trace], known: Mapping[str, Divergence], solver: Solver) -> Solver:
+    """The solver, told of the failed traces."""
+
+    async def solve(ctx: Context) -> Draft:
+        for trace in failed:
+            chunk = Chunk(trace.ids, trace.signals, trace.top_ids, trace.top_logprobs)
+            ctx.recall(chunk, trace.id, known.get(trace.id))
+        return await solver(ctx)
+
+    return solve

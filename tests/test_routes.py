@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import wrongturn as wt
+from wrongturn import rescuing, routes
+from wrongturn.cli import app
+from wrongturn.diagnose.recoverability.outcomes import read_outcomes
+from wrongturn.errors import WrongturnError
+from wrongturn.recoverability import Source, recoverability
+from wrongturn.routing import Policy, follow
+from wrongturn.routing.policy import Trigger
+from wrongturn.routing.rules import Fixed, Reference
+from wrongturn.strategies.base import Context
+
+pytestmark = pytest.mark.extras  # they take their time
+
+OPERATORS = ["retry", "ban", "dense", "greedy"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> wt.Run:
+    """A run of the packaged specialist whose failures were rescued."""
+    folder = tmp_path_factory.mktemp("rescue") / "run"
+    problems = wt.tasks.graph_search(nodes=15, hops=(5, 6), n=40, seed=3)
+    engine = wt.open("embedded:sft", ancestor="ancestor")
+    kept = wt.collect(engine, problems, out=folder, samples=3, max_tokens=192, sampling=wt.Sampling(0.9), top_k=0)
+    wt.pipeline.wait(routes.rescued(engine, kept, OPERATORS, tries=4))
+    return wt.Run.open(folder)
+
+
+def test_every_failed_problem_was_tried_and_nothing_else(run: wt.Run) -> None:
+    failed = rescuing.failures(run)
+    tried = wt.Run.open(run.path / "rescue")
+    outcomes = read_outcomes(tried)
+    assert set(outcomes.problems) == set(failed) == {t.problem for t in run.traces() if not t.correct}
+    assert set(outcomes.operators) == set(OPERATORS)
+    assert (outcomes.made.sum(axis=2) == [1 if name == "greedy" else 4 for name in outcomes.operators]).all()
+    assert [t for t in run.traces() if t.strategy != "sample"] == []
+    for trace in tried.traces(strategy="rescue:ban"):
+        assert trace.lineage is not None
+        assert trace.lineage.parent in {t.id for t in failed[trace.problem]}
+        assert trace.usage.decoded == len(trace) - trace.lineage.at  # what is reused of the failed trace is free
+
+
+def test_the_same_call_makes_nothing_new_and_more_tries_go_on(run: wt.Run) -> None:
+    engine = wt.open("embedded:sft", ancestor="ancestor")
+    before = len(wt.Run.open(run.path / "rescue"))
+    again = wt.pipeline.wait(routes.rescued(engine, run, OPERATORS, tries=4))
+    assert len(wt.Run.open(run.path / "rescue")) == before
+    assert again.dict() == routes.compared(run, again.features).dict()
+    with pytest.raises(WrongturnError, match="ancestor"):
+        wt.pipeline.wait(routes.rescued(wt.open("embedded:sft"), run, OPERATORS, tries=4))
+    with pytest.raises(WrongturnError, match="only the model that wrote them can be rescued"):
+        wt.pipeline.wait(routes.rescued(wt.open("embedded:grpo"), run, OPERATORS, tries=4))
+
+
+def test_what_a_strategy_measures_is_what_the_policy_was_fitted_on(run: wt.Run) -> None:
+    engine = wt.open("embedded:sft", ancestor="ancestor")
+    known = wt.pipeline.wait(recoverability([Source(run, engine, engine.ancestor)])).features
+    task, failed = wt.tasks.get("graph_search"), rescuing.failures(run)
+
+    async def online(name: str) -> dict[str, float]:
+        ctx = Context(engine, task.on(engine.vocabulary), failed[name][0].prompt_ids)
+        for trace in failed[name]:
+            ctx.recall(wt.engines.Chunk(trace.ids, trace.signals, trace.top_ids, trace.top_logprobs), trace.id)
+        return await follow.measure(ctx, ctx.earlier, routes.TWO_MODEL)
+
+    for row, name in enumerate(known.problems[:8]):
+        found = wt.pipeline.wait(online(name))
+        stored = {key: known.values[row, known.names.index(key)] for key in routes.TWO_MODEL}
+        assert found == pytest.approx(stored, rel=1e-5, abs=1e-6, nan_ok=True)
+
+
+def test_a_policy_treats_only_what_disagrees_within_its_budget(tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    Policy(Fixed(Reference(), ("ban", "retry")), 120.0, trigger=Trigger(3, 0.99)).save(file)
+    engine = wt.open("embedded:sft")
+    problems = wt.tasks.graph_search(nodes=15, hops=(5, 6), n=12, seed=3)
+    options = {"max_tokens": 192, "sampling": wt.Sampling(0.9)}
+    followed = wt.solve(engine, problems, strategy=follow.spec(str(file)), **options)
+    voted = wt.solve(engine, problems, strategy="self_consistency:n=3", **options)
+    treated = [bool(t.events) for t in followed]
+    assert True in treated
+    assert False in treated
+    for was, one, other in zip(treated, followed, voted, strict=True):
+        if was:
+            assert one.events[0]["operators"] == ["ban", "retry"]
+            assert one.events[0]["agreement"] < 0.99
+            assert one.usage.decoded <= other.usage.decoded + 600  # three samples of other seeds, and 120
+    with pytest.raises(WrongturnError, match="is not the policy 00000000"):
+        wt.solve(engine, problems[:1], strategy=f"policy:file={file},id=00000000")
+    with pytest.raises(WrongturnError, match="needs a file"):
+        wt.solve(engine, problems[:1], strategy="policy")
+
+
+def test_the_budget_of_a_policy_is_never_overspent(tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    Policy(Fixed(Reference(), ("retry", "greedy")), 100.0).save(file)
+    engine = wt.open("embedded:sft")
+    problems = wt.tasks.graph_search(nodes=15, hops=(5, 6), n=6, seed=3)
+    options = {"max_tokens": 192, "sampling": wt.Sampling(0.9)}
+    for trace in wt.solve(engine, problems, strategy=follow.spec(str(file)), **options):
+        assert trace.usage.decoded <= 192 + 100
+
+
+def test_commands(run: wt.Run, tmp_path: Path) -> None:
+    def call(*words: str) -> str:
+        done = CliRunner().invoke(app, list(words), catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    asked = [word for name in OPERATORS for word in ("--operator", name)]
+    plot = tmp_path / "picture.svg"
+    words = ["rescue", str(run.path), "--ancestor", "ancestor", *asked, "--tries", "4", "--json", "--plot", str(plot)]
+    facts = json.loads(call(*words))
+    rows = {row["router"]: row for row in facts["comparison"]}
+    assert facts["failures"] == len(rescuing.failures(run))
+    assert rows.keys() >= {"retry", "router", "best fixed", "random", "threshold", "logistic", "bandit", "oracle"}
+    assert all(row["decoded_tokens"] <= facts["budget"] for row in rows.values())
+    assert {"rescued", "low", "high", "minus_retry", "minus_best_fixed"} <= rows["router"].keys()
+    assert [arm["arm"] for arm in facts["without_grader"]["arms"]][-1] == "failures known"
+    assert plot.read_text().startswith("<svg")
+    assert (tmp_path / "picture-matrix.svg").read_text().count("<rect") > 10
+    file = tmp_path / "policy.json"
+    told = json.loads(call("route", "fit", str(run.path), "-o", str(file), "--plain", "--json"))
+    assert told["signals"] == "plain"
+    assert not {"dense"} & set(told["operators"])
+    assert Policy.load(file).to_json() == Policy.of(told).to_json()
+    assert told["operators"][0] in call("route", "show", str(file))
+    made = call("collect", "--model", "embedded:sft", "--graphs", "G15_5,6", "-n", "3", "--policy", str(file), "-o",
+                str(tmp_path / "q"), "--json")  # fmt: skip
+    assert json.loads(made)["traces"] >= 3
+
+
+def test_bad_input_is_one_line(run: wt.Run, tmp_path: Path) -> None:
+    easy = wt.tasks.graph_search(nodes=15, hops=(2, 2), n=2, seed=0)
+    engine = wt.open("embedded")
+    right = wt.collect(engine, easy, out=tmp_path / "right", max_tokens=192, sampling=wt.Sampling(0.0))
+    with pytest.raises(WrongturnError, match="nothing to rescue"):
+        wt.pipeline.wait(routes.rescued(engine, right))
+    with pytest.raises(WrongturnError, match="not rescued yet"):
+        routes.fit(right)
+    with pytest.raises(ValueError, match="unknown strategy 'prayer'"):
+        wt.pipeline.wait(routes.rescued(wt.open("embedded:sft", ancestor="ancestor"), run, ["prayer"]))
+    assert np.isfinite(routes.two_retries(read_outcomes(wt.Run.open(run.path / "rescue"))))
