@@ -17,7 +17,10 @@ from wrongturn.cli_lab import lab
 from wrongturn.cli_locate import locate
 from wrongturn.cli_modes import modes
 from wrongturn.cli_probe import probe
+from wrongturn.cli_recoverability import recoverability
 from wrongturn.cli_regrade import regrade
+from wrongturn.cli_rescue import rescue
+from wrongturn.cli_route import route
 from wrongturn.cli_run import collect, run
 from wrongturn.cli_show import diagnose, report, show
 from wrongturn.cli_triage import triage
@@ -30,9 +33,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (run, collect, diagnose, report, show, locate, modes, triage, regrade, probe, export):
+LOOKING = (diagnose, report, show, modes, triage, locate, recoverability, rescue, regrade)
+for command in (run, collect, *LOOKING, probe, export):
     app.command()(command)
 app.command("import")(import_)
+app.add_typer(route, name="route")
 app.add_typer(engine, name="engine")
 app.add_typer(lab, name="lab")
 

@@ -13,7 +13,7 @@ from wrongturn.diagnose.recoverability.designs import FOUND
 from wrongturn.errors import WrongturnError
 from wrongturn.locating import METHODS, planner
 from wrongturn.locating import locate as search
-from wrongturn.pipeline import wait
+from wrongturn.pipeline import model_of, wait
 from wrongturn.store import Run
 
 
@@ -41,10 +41,10 @@ def locate(
 
 def spec(folder: Path, settings: dict[str, Any]) -> str:
     """How ``wrongturn.open`` names the engine that made a run; WrongturnError where the run does not say."""
-    name, model = settings.get("engine"), settings.get("model")
-    if not name:
+    name = model_of(settings)
+    if name is None:
         raise WrongturnError(f"{folder}: the run does not say which model wrote it: give --model")
-    return name if name == "embedded" else f"{name}:{model}"
+    return name
 
 
 def print_onsets(facts: dict[str, Any]) -> None:

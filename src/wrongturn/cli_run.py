@@ -13,11 +13,17 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 import wrongturn
+from wrongturn import pipeline
 from wrongturn.cli_common import DISTRIBUTIONS, Graphs, Json, Seed, count, emit, graph_problems, out, progress_bars
 from wrongturn.cli_show import print_summary
 from wrongturn.engines import SPECS, Engine
 from wrongturn.errors import WrongturnError
 from wrongturn.jobs import Limits
+from wrongturn.routing import follow
+
+Policy = Annotated[
+    Path | None, typer.Option(help="Solve as this policy says (wrongturn route fit makes them).", dir_okay=False)
+]
 
 GRAPH_TOKENS, TEXT_TOKENS = 192, 4096
 """Longest completion unless asked otherwise: the longest search of a graph needs about 180."""
@@ -41,6 +47,9 @@ class Asked:
     ] = None
     tokenizer: Annotated[
         str | None, typer.Option(help="Folder or name of the model's tokenizer, for servers that tell no token ids.")
+    ] = None
+    ancestor: Annotated[
+        str | None, typer.Option(help="The model it was trained from, decoded beside it: for steers and some policies.")
     ] = None
     task: Annotated[
         str | None, typer.Option(help="How answers are read and graded: math, numeric, choice, exact, gsm8k, …")
@@ -76,7 +85,8 @@ class Asked:
 
     def open(self) -> Engine:
         """The engine."""
-        options = {"tokenizer": self.tokenizer} if self.tokenizer is not None else {}
+        given = {"tokenizer": self.tokenizer, "ancestor": self.ancestor}
+        options = {name: value for name, value in given.items() if value is not None}
         engine = wrongturn.open(self.model, base_url=self.base_url or None, **options)
         if self.concurrency is not None:
             engine.concurrency = self.concurrency
@@ -137,10 +147,13 @@ def run(
         list[str] | None,
         typer.Option(help="Strategy to compare with plain sampling; repeatable. Default: self_consistency:n=8, guard."),
     ] = None,
+    policy: Policy = None,
     as_json: Json = False,
 ) -> None:
     """Solve problems, see where they fail, try to rescue them, and write a report."""
     engine, problems = asked.open(), asked.read()
+    if policy is not None:
+        strategy = [*(strategy or pipeline.compared(engine)), follow.spec(str(policy))]
     with progress_bars() as progress:
         summary = wrongturn.run(
             engine,
@@ -160,6 +173,7 @@ def collect(
     folder: Annotated[Path, typer.Option("--out", "-o", help="Run folder; the same command resumes it.")],
     samples: Annotated[int, typer.Option(min=1, help="Traces per problem.")] = 1,
     strategy: Annotated[str, typer.Option(help="How each problem is solved, e.g. 'guard:q=0.8'.")] = "sample",
+    policy: Policy = None,
     max_tokens_total: Annotated[
         str | None, typer.Option(help="Begin no further problem once so many tokens are decoded, e.g. 2M.")
     ] = None,
@@ -175,6 +189,8 @@ def collect(
     began = time.monotonic()
     limits = Limits(None if max_tokens_total is None else count(max_tokens_total, "--max-tokens-total"), dollars(price))
     engine, problems = asked.open(), asked.read()
+    if policy is not None:
+        strategy = follow.spec(str(policy))
     with progress_bars() as progress:
         collected = wrongturn.collect(
             engine,
