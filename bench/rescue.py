@@ -19,10 +19,15 @@ import numpy as np
 
 import wrongturn as wt
 from wrongturn import routes
+from wrongturn.diagnose.intervals import Resamples, share
 from wrongturn.diagnose.recoverability.features import Features
+from wrongturn.diagnose.recoverability.figure import svg as picture
 from wrongturn.diagnose.recoverability.outcomes import Outcomes
+from wrongturn.diagnose.table import tabulate
+from wrongturn.engines.pair import divergences
 from wrongturn.folder import to_json
 from wrongturn.recoverability import Source, recoverability
+from wrongturn.rescuing import failures
 from wrongturn.routing import compare, figure, follow
 from wrongturn.stats import difference
 
@@ -104,6 +109,46 @@ def deployed(model: str, run: wt.Run, folder: Path, n: int) -> Iterator[dict[str
                "against": even, "difference": against}  # fmt: skip
 
 
+def localised(model: str, run: wt.Run, seed: int = 0) -> dict[str, Any]:
+    """How often a place found in a failed trace is the token, or within one step, of the true onset; and a control that
+    puts the same relative depths into other failed traces of the distribution."""
+    pair = wt.open(f"embedded:{model}", ancestor="ancestor")
+    traces = [trace for found in failures(run).values() for trace in found]
+    assert pair.ancestor is not None
+    apart = wt.pipeline.wait(divergences(pair, pair.ancestor, traces))
+    table = tabulate(traces, run.problems())
+    known = np.flatnonzero(table.onset_segment >= 0)
+    groups = np.array([trace.group for trace in traces])
+    clusters = np.unique([trace.problem for trace in traces], return_inverse=True)[1][known]
+    rng, boot = np.random.default_rng(seed), Resamples(int(clusters.max()) + 1, seed=seed)
+    signals = {"demotion": lambda t: apart[t.id].demotion, "entropy": lambda t: t.signals.entropy}
+    found: dict[str, Any] = {"traces": len(known)}
+    for name, of in signals.items():
+        at = np.array([int(np.nanargmax(of(trace))) for trace in traces])
+        depth = at / np.array([len(trace) for trace in traces])
+        dealt = depth.copy()
+        for group in np.unique(groups):
+            rows = np.flatnonzero(groups == group)
+            dealt[rows] = rng.permutation(depth[rows])
+        other = (dealt * [len(trace) for trace in traces]).astype(int)
+        hits = {}
+        for what, places in (("", at), (", control", other)):
+            step = [step_of(table, i, int(places[i])) for i in known]
+            hits[f"token{what}"] = (places[known] == table.onset[known]).astype(float)
+            hits[f"within a step{what}"] = np.abs(np.array(step) - table.onset_segment[known]) <= 1.0
+        found[name] = {what: share(values, clusters).dict() for what, values in hits.items()}
+        for what in ("token", "within a step"):
+            away = np.asarray(hits[what], float) - hits[f"{what}, control"]
+            found[name][f"{what}, less control"] = boot.mean(clusters, away).dict()
+    return found
+
+
+def step_of(table: Any, trace: int, token: int) -> int:
+    """The step of a trace that a token is in."""
+    stops = table.stop[table.first_segment[trace] : table.first_segment[trace + 1]]
+    return int(np.searchsorted(stops, token, side="right"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--problems", type=int, default=150)
@@ -113,6 +158,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=Path, default=Path("runs/rescue"))
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
+    asked.pictures.mkdir(parents=True, exist_ok=True)
     runs, parts = {}, {}
     for model in MODELS:
         runs[model], parts[model] = rescued(model, asked.out / model, asked.problems, asked.tries)
@@ -131,16 +177,20 @@ def main() -> None:
         pair = wt.open(f"embedded:{model}", ancestor="ancestor")
         sources.append(Source(run, pair, pair.ancestor))
     for name, some in (("sft", (0,)), ("grpo", (1,)), ("both", (0, 1))):
-        told_of = wt.pipeline.wait(recoverability([sources[i] for i in some])).dict()
+        whole = wt.pipeline.wait(recoverability([sources[i] for i in some]))
+        told_of = whole.dict()
         found[f"recoverability {name}"] = {k: v for k, v in told_of.items() if k not in ("problems", "labels")} | {
             "labelled": dict(Counter(label["label"] for label in told_of["labels"]))
         }
+        if name == "both":
+            x, y = whole.regimes.names[:2]
+            drawn = picture("Both specialists", whole.features, whole.regimes, x, y)
+            (asked.pictures / "regimes.svg").write_text(drawn)
     found["deployed"] = [
         row for model in MODELS for row in deployed(model, runs[model], asked.out / model, asked.fresh)
     ]
-    asked.pictures.mkdir(parents=True, exist_ok=True)
-    (asked.pictures / "routers.svg").write_text(figure.routers("Both specialists", both))
-    (asked.pictures / "matrix.svg").write_text(figure.matrix("Both specialists", outcomes))
+    (asked.pictures / "rescue_routers.svg").write_text(figure.routers("Both specialists", both))
+    (asked.pictures / "rescue_matrix.svg").write_text(figure.matrix("Both specialists", outcomes))
     RESULTS.write_text(json.dumps(json.loads(to_json(found)), indent=1) + "\n")
     print(json.dumps(found["deployed"], indent=1))
 

@@ -47,7 +47,7 @@ def found():
 def test_a_planted_difference_is_found(found) -> None:
     row = found["router"].failures
     assert row.minus_retry.low > 0.2
-    assert row.minus_best_fixed.low > 0.1
+    assert row.minus_best_fixed.low > 0.05
     assert row.minus_best_plan.low > 0.0
     assert found["logistic"].failures.minus_best_fixed.low > 0.1
     assert found.shuffled.p < 0.05
@@ -59,8 +59,7 @@ def test_a_planted_difference_is_found(found) -> None:
 
 def test_everybody_has_the_same_tokens(found) -> None:
     for row in (*found.rows, *found.operators):
-        assert row.decoded_tokens <= found.budget
-        assert row.decoded_tokens > 0.6 * found.budget
+        assert row.decoded_tokens == pytest.approx(found.budget, rel=0.05)
         assert row.short < 0.1
         assert sum(row.plans.values()) == pytest.approx(1)
 

@@ -44,7 +44,9 @@ def rules(draw):
 @settings(max_examples=60, deadline=None)
 @given(rules(), st.floats(1, 1e9), st.none() | st.builds(Trigger, st.integers(1, 99), st.floats(0, 1)), SPECS)
 def test_a_policy_reads_as_it_was_written(rule, budget, trigger, told) -> None:
-    policy = Policy(rule, budget, "two-model", trigger, {"model": told})
+    named = Policy(rule, budget).operators
+    costs = {name: float(i + 1) for i, name in enumerate(named[1:])}
+    policy = Policy(rule, budget, "two-model", trigger, {"model": told}, costs)
     again = Policy.of(json.loads(policy.to_json()))
     assert again == policy
     features = dict.fromkeys(policy.features, 0.5)
@@ -93,6 +95,8 @@ def test_a_policy_for_where_nobody_grades_has_a_trigger() -> None:
         ({"version": 2}, "version is 2; this wrongturn reads policies of version 1"),
         ({"version": None}, "version must be a whole number"),
         ({"signals": "x-ray"}, "signals must be one of plain, two-model, not 'x-ray'"),
+        ({"operators": ["ban"]}, "operators must be an object"),
+        ({"operators": {"ban": {"tokens": "few"}}}, "operators.ban.tokens must be a number, not 'few'"),
         ({"budget": 0}, "budget must be above 0"),
         ({"budget": "much"}, "budget must be a number, not 'much'"),
         ({"features": {"spread": {"mean": 1}}}, "features.spread.sd must be a number, not 'None'"),

@@ -83,11 +83,13 @@ def test_the_simplest_rule_wins_where_nothing_is_to_be_learned() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 200), st.integers(0, 10**6))
-def test_the_budget_is_never_exceeded_and_more_of_it_never_hurts(budget: int, seed: int) -> None:
+def test_the_budget_is_spent_and_more_of_it_never_hurts(budget: int, seed: int) -> None:
     found = outcomes_of(np.random.default_rng(seed).random((4, 3)), tries=5, seed=seed)
     plans = all_plans(OPERATORS)
     spent, more = (spend(found, plans, b, orders=6, votes=False, seed=1) for b in (budget, budget + 20))
-    assert (spent.tokens <= budget).all()
+    assert (spent.tokens < budget + 30).all()  # no order begins a try beyond it
+    even = spend(found, plans, budget, orders=200, votes=False, seed=1)
+    assert even.tokens[even.short == 0] == pytest.approx(budget, abs=1.5)
     assert (spent.rescued <= more.rescued).all()
     assert ((spent.short == 0) | (spent.short == 1) | (spent.tokens > 0)).all()
     assert ((spent.rescued >= 0) & (spent.rescued <= 1)).all()
@@ -100,15 +102,15 @@ def test_spending_by_hand() -> None:
     plans = (("a",), ("b",), ("b", "a"))
     spent = spend(found, plans, 15, orders=400)
     assert spent.once[0].tolist() == [0.5, 0.0, 0.25]
-    assert spent.tokens[0].tolist() == [10, 5, 15]
+    assert spent.tokens[0].tolist() == [15, 5, 15]
     assert spent.short[0].tolist() == [0, 1, 0]
-    assert spent.rescued[0] == pytest.approx([0.5, 0, 0.5], abs=0.1)
+    assert spent.rescued[0] == pytest.approx([0.75, 0, 0.5], abs=0.1)
     everything = spend(found, plans, 100)
     assert everything.rescued[0].tolist() == [1, 0, 1]
     assert everything.voted[0].tolist()[1:] == [0, 0]  # one vote for 7, two for 1
     base = Base(("p",), ("g",), np.array([[1.0, 1.0]]), np.zeros((1, 2)), np.array([[7, 7]]))
     assert spend(found, plans, 100, base=base).voted[0].tolist() == [1, 1, 1]
-    nothing = spend(found, plans, 1)
+    nothing = spend(found, plans, 0.01)
     assert nothing.rescued.tolist() == nothing.tokens.tolist() == nothing.voted.tolist() == [[0, 0, 0]]
     untried = spend(found.take([0]).halves()[0], (("a",), ("b",)), 100)
     assert not np.isnan(untried.rescued[0, 1])  # the single try of "b" is in both halves

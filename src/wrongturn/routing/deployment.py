@@ -200,7 +200,9 @@ def fit_policy(
     lessons = lessons_of(outcomes, spent, tuple(names[i] for i in used), values[:, used], worth)
     rule = choose(lessons, kinds, folds=folds, seed=seed)
     told = {"problems": len(set(outcomes.problems)), "tried": list(outcomes.operators)}
-    return Policy(rule, float(budget), signals, trigger, told | dict(provenance or {}))
+    costs = dict(zip(outcomes.operators, outcomes.cost().tolist(), strict=True))
+    known = {name: costs[name] for plan in rule.plans for name in plan if np.isfinite(costs[name])}
+    return Policy(rule, float(budget), signals, trigger, told | dict(provenance or {}), known)
 
 
 def first_votes(base: Base, samples: int) -> tuple[Bools, Float]:

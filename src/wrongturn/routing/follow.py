@@ -23,7 +23,8 @@ async def policy(ctx: Context, file: str = "", id: str = "") -> Draft:
     """Sample; where the samples agree too little, try the plan that the policy has for such a problem, and vote.
 
     A policy without a trigger treats every problem. ``id`` is the beginning of the file's SHA-256: a run says by which
-    policy it was made. The plan's operators take turns until the policy's budget of decoded tokens is spent.
+    policy it was made. The plan's operators take turns until the policy's budget of decoded tokens is spent: a try that
+    is likely to cost more than what is left is begun by lot, so that the budget is spent in the mean.
     """
     told = load(file, id)
     samples = 1 if told.trigger is None else told.trigger.samples
@@ -33,12 +34,16 @@ async def policy(ctx: Context, file: str = "", id: str = "") -> Draft:
     ctx.earlier = list(drafts)
     plan = told.plan(await measure(ctx, drafts, told.features))
     ctx.log("plan", operators=list(plan), agreement=agreement(drafts))
+    lot, left = ctx.rng("budget"), told.budget
     turns = [parse(name) for name in plan]
-    with ctx.at_most(round(told.budget)):
-        while turns and ctx.meter.left > 0:
-            for operator in turns:
-                drafts.append(await operator(ctx))
-            turns = [operator for operator in turns if not always_the_same(operator)]
+    while turns:
+        for operator in turns:
+            if ctx.meter.left <= 0 or lot.random() * told.costs.get(operator.name, 0.0) >= left:
+                return majority(drafts)
+            before = ctx.meter.spent
+            drafts.append(await operator(ctx))
+            left -= ctx.meter.spent - before
+        turns = [operator for operator in turns if not always_the_same(operator)]
     return majority(drafts)
 
 

@@ -37,7 +37,8 @@ class Trigger:
 class Policy:
     """Which plan a problem gets, within ``budget`` decoded tokens. ``trigger`` None: whoever asks knows what failed.
 
-    ``provenance`` is anything JSON can hold that says where it comes from.
+    ``costs``: mean decoded tokens of a try of each operator (missing: not known). ``provenance`` is anything JSON can
+    hold that says where it comes from.
     """
 
     rule: Rule
@@ -45,6 +46,7 @@ class Policy:
     signals: str = "plain"
     trigger: Trigger | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    costs: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -81,7 +83,7 @@ class Policy:
             "format": FORMAT,
             "version": VERSION,
             "signals": self.signals,
-            "operators": self.operators,
+            "operators": {name: {"tokens": self.costs.get(name)} for name in self.operators},
             "budget": self.budget,
             "trigger": self.trigger
             and {"samples": self.trigger.samples, "agreement_below": self.trigger.agreement_below},
@@ -134,7 +136,9 @@ class Policy:
         budget = top.number("budget")
         if budget <= 0:
             raise WrongturnError(f"{source}: budget must be above 0, not {budget:g}")
-        return cls(_READ[kind](rule, reference), budget, signals, trigger, top.get("provenance", dict))
+        told = {name: _Object(source, f"operators.{name}.", x) for name, x in top.get("operators", dict).items()}
+        costs = {name: entry.number("tokens") for name, entry in told.items() if entry.data.get("tokens") is not None}
+        return cls(_READ[kind](rule, reference), budget, signals, trigger, top.get("provenance", dict), costs)
 
 
 # -- rules as JSON -----------------------------------------------------------------------------------------------------

@@ -1,7 +1,9 @@
 """What a plan comes to within a budget of decoded tokens, told from tries that were made beforehand.
 
-A *plan* is one operator, or several tried in turn. A problem's tries are taken in random order until the next one no
-longer fits the budget; that one does not count. The average over many orders is what the plan is worth there.
+A *plan* is one operator, or several tried in turn. A problem's tries are taken in random order until the budget is
+spent. The try that would go beyond it is begun by lot, with the chance that is the share of it there is budget for: so
+every plan spends the budget in the mean, whatever its tries cost, and none is worse off for not dividing it evenly. The
+average over many orders is what the plan is worth there.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ class Spent:
     """What each of N plans comes to on each of P problems; arrays [P, N], means over orders.
 
     ``rescued``: a try that fitted is right (somebody can tell). ``voted``: the majority of the answers is (nobody can).
-    ``once``: success of a single try, whatever it cost. ``tokens``: decoded, never more than the budget. ``short``: all
+    ``once``: success of a single try, whatever it cost. ``tokens``: decoded, the budget in the mean. ``short``: all
     tries that there were fitted, so the plan would have gone on had more been made. NaN where none was made.
     """
 
@@ -74,6 +76,7 @@ def spend(
         rows = slice(start, start + _BLOCK)
         part = outcomes.take(np.arange(problems)[rows])
         tables = _shuffled(part, width, orders, rng)
+        lot = (rng.permuted(np.tile(np.arange(orders), (len(part.problems), 1)), axis=1) + 0.5) / orders
         # no plan takes more tries of an operator than fit alone; one more says that there are more
         alone = tables[0] & (np.cumsum(tables[2], axis=2) <= budget)
         tables = [table[:, :, : 1 + int(alone.sum(axis=2).max(initial=0))] for table in tables]
@@ -81,7 +84,7 @@ def spend(
         for n, columns in enumerate(wanted):
             # [P, R, T, operators] -> [P, R, T * operators]: in turn
             turn = [table[..., columns].reshape(len(table), orders, -1) for table in tables]
-            found[:, rows, n] = _play(turn, budget, first, votes)
+            found[:, rows, n] = _play(turn, budget, lot, first, votes)
     rescued, voted, tokens, short = found
     return Spent(tuple(plans), rescued, voted, once, tokens, short)
 
@@ -99,10 +102,13 @@ def _shuffled(part: Outcomes, width: int, orders: int, rng: np.random.Generator)
     return sort(made), sort(made & (part.right == 1)), sort(tokens), sort(np.where(made, part.answers, -1))
 
 
-def _play(tables: Sequence[NDArray], budget: float, base: tuple[NDArray, NDArray] | None, votes: bool) -> Float:
-    """(rescued, voted, tokens, short) of one plan [4, P], of tries [P, R, S] in order."""
+def _play(
+    tables: Sequence[NDArray], budget: float, lot: Float, base: tuple[NDArray, NDArray] | None, votes: bool
+) -> Float:
+    """(rescued, voted, tokens, short) of one plan [4, P], of tries [P, R, S] in order; ``lot`` [P, R] in (0, 1)."""
     made, right, tokens, answers = tables
-    fits = made & (np.cumsum(tokens, axis=2) <= budget)
+    before = np.cumsum(tokens, axis=2) - tokens
+    fits = made & (before + lot[:, :, None] * tokens <= budget)
     some = made[:, 0].any(axis=1)
     found = np.full((4, len(made)), np.nan)
     found[0] = np.where(some, (fits & right).any(axis=2).mean(axis=1), np.nan)
@@ -112,7 +118,7 @@ def _play(tables: Sequence[NDArray], budget: float, base: tuple[NDArray, NDArray
         voted = _majority(fits[part], right[part], answers[part], base)
         found[1] = np.where(some, voted, np.nan)
     found[2] = np.where(some, np.where(fits, tokens, 0.0).sum(axis=2).mean(axis=1), np.nan)
-    found[3] = np.where(some, (fits == made).all(axis=2).mean(axis=1), np.nan)
+    found[3] = np.where(some, (tokens.sum(axis=2) < budget).mean(axis=1), np.nan)
     return found
 
 

@@ -11,8 +11,7 @@ import hashlib
 import inspect
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, get_type_hints
 
@@ -233,17 +232,6 @@ class Context:
             return self._task.encode(text)
         except ValueError:
             return []
-
-    @contextmanager
-    def at_most(self, tokens: int) -> Iterator[None]:
-        """Inside, no more than so many tokens are decoded, whatever the budget leaves."""
-        limit = self.meter.limit
-        here = self.meter.spent + tokens
-        self.meter.limit = here if limit is None else min(limit, here)
-        try:
-            yield
-        finally:
-            self.meter.limit = limit
 
     def rng(self, purpose: str) -> random.Random:
         """A source of randomness of this run of the strategy, the same at every call."""
