@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import wrongturn as wt
 from wrongturn import rescuing, routes
 from wrongturn.cli import app
 from wrongturn.diagnose.recoverability.outcomes import read_outcomes
+from wrongturn.engines.scripted import Scripted
 from wrongturn.errors import WrongturnError
 from wrongturn.recoverability import Source, recoverability
 from wrongturn.routing import Policy, follow
 from wrongturn.routing.policy import Trigger
-from wrongturn.routing.rules import Fixed, Reference
+from wrongturn.routing.rules import Fixed, Reference, Threshold
+from wrongturn.signals import Signals
 from wrongturn.strategies.base import Context
 
 pytestmark = pytest.mark.extras  # they take their time
@@ -111,6 +114,25 @@ def test_the_budget_of_a_policy_is_spent_in_the_mean(tmp_path: Path) -> None:
     Policy(Fixed(Reference(), ("retry",)), 1.5 * once, costs={"retry": float(once)}).save(file)
     spent = [trace.usage.decoded for trace in wt.solve(engine, problems, strategy=follow.spec(str(file)), **options)]
     assert np.mean(spent) == pytest.approx(2.5 * once, rel=0.1)  # one sample, and its budget
+
+
+def test_a_policy_for_signals_that_are_not_told_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    rule = Threshold(Reference(("entropy",), (0.1,), (0.1,)), 0.0, ("retry",), ("greedy",))
+    Policy(rule, 100.0).save(file)
+    task = wt.tasks.get("graph_search")
+    ctx = Context(Untold(lambda prefix: np.zeros(31), 31), task, [1], max_tokens=3)
+    with pytest.raises(WrongturnError, match="needs entropy, not known here"):
+        wt.pipeline.wait(follow.policy(ctx, file=str(file)))
+
+
+class Untold(Scripted):
+    """It tells no probabilities."""
+
+    async def stream(self, request: wt.engines.Request) -> AsyncGenerator[wt.engines.Chunk, None]:
+        async for chunk in super().stream(request):
+            chunk.signals = Signals.empty(len(chunk.ids))
+            yield chunk
 
 
 def test_commands(run: wt.Run, tmp_path: Path) -> None:

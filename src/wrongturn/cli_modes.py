@@ -13,12 +13,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from wrongturn.cli_common import warn
 from wrongturn.diagnose.modes import Judgement, Published, failure_modes, published_modes
 from wrongturn.diagnose.modes.figure import Curve, svg
 from wrongturn.diagnose.modes.published import VERDICTS
 from wrongturn.errors import WrongturnError
 
-out, err = Console(), Console(stderr=True)
+out = Console()
 
 _CODES = {"C": "early better", "F": "whole trace better", "N": "near", "?": "ambiguous", "N/A": "not computed"}
 
@@ -51,7 +52,7 @@ def modes(
         found = failure_modes(source, group=group, grid=prefixes(grid))
         curve, show = judged_curve(found), lambda: print_judged(found)
     for warning in found.warnings:
-        err.print(f"wrongturn: {source}: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        warn(f"{source}: {warning}")
     if plot is not None and curve is None:
         raise WrongturnError(f"{source}: there is nothing to draw: {found.verdict}")
     if plot is not None and curve is not None:

@@ -9,7 +9,7 @@ import typer
 from rich import box
 from rich.table import Table
 
-from wrongturn.cli_common import Folder, Json, Seed, emit, err, out
+from wrongturn.cli_common import Folder, Json, Seed, emit, out, warn
 from wrongturn.cli_modes import say, write_picture
 from wrongturn.diagnose.triage import RECALL, Rule, Triage
 from wrongturn.diagnose.triage import triage as sort_out
@@ -33,7 +33,7 @@ def triage(
         raise WrongturnError(f"--plot {plot}: the picture is an SVG file, so its name must end in .svg")
     found = sort_out(Run.open(folder), recall=recall, seed=seed)
     for reason in found.reasons:
-        err.print(f"wrongturn: {folder}: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+        warn(f"{folder}: {reason}")
     if plot is not None and not found.curves:
         raise WrongturnError(f"{folder}: there is nothing to draw")
     if plot is not None:

@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from wrongturn.diagnose.recoverability import fallback, features
 from wrongturn.errors import WrongturnError
 from wrongturn.routing.policy import Policy
@@ -32,6 +34,8 @@ async def policy(ctx: Context, file: str = "", id: str = "") -> Draft:
     if told.trigger is not None and agreement(drafts) >= told.trigger.agreement_below:
         return majority(drafts)
     ctx.earlier = list(drafts)
+    if all(np.isnan(draft.signals.entropy).all() for draft in drafts):  # the engine tells no probabilities
+        told.check(set(told.features) - set(fallback.PER_TRACE) | {"tokens"})
     plan = told.plan(await measure(ctx, drafts, told.features))
     ctx.log("plan", operators=list(plan), agreement=agreement(drafts))
     lot, left = ctx.rng("budget"), told.budget
