@@ -116,6 +116,19 @@ def test_the_budget_of_a_policy_is_spent_in_the_mean(tmp_path: Path) -> None:
     assert np.mean(spent) == pytest.approx(2.5 * once, rel=0.1)  # one sample, and its budget
 
 
+def test_a_policy_goes_by_failures_that_are_known(run: wt.Run, tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    Policy(Fixed(Reference(), ("ban",)), 60.0, trigger=Trigger(3, 0.99), costs={"ban": 20.0}).save(file)
+    engine = wt.open("embedded:sft")
+    with wt.Run.create(tmp_path / "rescue", rescuing.described(engine, run)) as out:
+        wt.pipeline.wait(rescuing.rescue(engine, run, out, [follow.spec(str(file))], tries=1, most=6))
+    made = list(out.traces())
+    assert {t.problem for t in made} == set(list(rescuing.failures(run))[:6])
+    assert all(t.lineage is not None and t.lineage.reason == "ban" for t in made)  # no sample was drawn first
+    per_problem = [sum(t.usage.decoded for t in made if t.problem == name) for name in {t.problem for t in made}]
+    assert 20 < np.mean(per_problem) < 120
+
+
 def test_a_policy_for_signals_that_are_not_told_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "policy.json"
     rule = Threshold(Reference(("entropy",), (0.1,), (0.1,)), 0.0, ("retry",), ("greedy",))

@@ -24,25 +24,27 @@ from wrongturn.strategies.votes import majority
 async def policy(ctx: Context, file: str = "", id: str = "") -> Draft:
     """Sample; where the samples agree too little, try the plan that the policy has for such a problem, and vote.
 
-    A policy without a trigger treats every problem. ``id`` is the beginning of the file's SHA-256: a run says by which
+    A policy without a trigger treats every problem. Where traces of the problem are known to be wrong already, these
+    are what it goes by, and they do not vote. ``id`` is the beginning of the file's SHA-256: a run says by which
     policy it was made. The plan's operators take turns until the policy's budget of decoded tokens is spent: a try that
     is likely to cost more than what is left is begun by lot, so that the budget is spent in the mean.
     """
-    told = load(file, id)
-    samples = 1 if told.trigger is None else told.trigger.samples
-    drafts = await ctx.gather(ctx.sample() for _ in range(samples))
-    if told.trigger is not None and agreement(drafts) >= told.trigger.agreement_below:
-        return majority(drafts)
-    ctx.earlier = list(drafts)
-    if all(np.isnan(draft.signals.entropy).all() for draft in drafts):  # the engine tells no probabilities
+    told, drafts = load(file, id), list[Draft]()
+    if not ctx.earlier:
+        samples = 1 if told.trigger is None else told.trigger.samples
+        drafts = await ctx.gather(ctx.sample() for _ in range(samples))
+        if told.trigger is not None and agreement(drafts) >= told.trigger.agreement_below:
+            return majority(drafts)
+        ctx.earlier = list(drafts)
+    if all(np.isnan(draft.signals.entropy).all() for draft in ctx.earlier):  # the engine tells no probabilities
         told.check(set(told.features) - set(fallback.PER_TRACE) | {"tokens"})
-    plan = told.plan(await measure(ctx, drafts, told.features))
-    ctx.log("plan", operators=list(plan), agreement=agreement(drafts))
+    plan = told.plan(await measure(ctx, ctx.earlier, told.features))
+    ctx.log("plan", operators=list(plan), agreement=agreement(ctx.earlier))
     lot, left = ctx.rng("budget"), told.budget
     turns = [parse(name) for name in plan]
     while turns:
         for operator in turns:
-            if ctx.meter.left <= 0 or lot.random() * told.costs.get(operator.name, 0.0) >= left:
+            if drafts and (ctx.meter.left <= 0 or lot.random() * told.costs.get(operator.name, 0.0) >= left):
                 return majority(drafts)
             before = ctx.meter.spent
             drafts.append(await operator(ctx))
