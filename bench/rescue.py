@@ -49,7 +49,7 @@ def rescued(model: str, folder: Path, n: int, tries: int) -> tuple[wt.Run, route
     engine = wt.open(f"embedded:{model}")
     run = wt.collect(engine, problems(n, SEED), out=folder, samples=4, seed=SEED, progress=told(model), **DECODING)
     pair = wt.open(f"embedded:{model}", ancestor="ancestor")
-    return run, wt.pipeline.wait(routes.rescued(pair, run, tries=tries, progress=told(model)))
+    return run, wt.pipeline.wait(routes.rescued(pair, run, tries=tries, blind=True, progress=told(model)))
 
 
 def told(who: str) -> Any:
@@ -65,8 +65,8 @@ def told(who: str) -> Any:
 
 def together(parts: dict[str, routes.Rescued]) -> tuple[Features, Outcomes]:
     """Both models' failures as one table; a problem that both failed stays one unit."""
-    outcomes = [part.outcomes for part in parts.values()]
-    features = [part.features for part in parts.values()]
+    outcomes = [part.tried.outcomes for part in parts.values()]
+    features = [part.tried.features for part in parts.values()]
     width = max(o.right.shape[2] for o in outcomes)
 
     def stack(name: str, empty: float) -> np.ndarray:

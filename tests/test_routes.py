@@ -33,7 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> wt.Run:
     problems = wt.tasks.graph_search(nodes=15, hops=(5, 6), n=40, seed=3)
     engine = wt.open("embedded:sft", ancestor="ancestor")
     kept = wt.collect(engine, problems, out=folder, samples=3, max_tokens=192, sampling=wt.Sampling(0.9), top_k=0)
-    wt.pipeline.wait(routes.rescued(engine, kept, OPERATORS, tries=4))
+    wt.pipeline.wait(routes.rescued(engine, kept, OPERATORS, tries=4, blind=True))
     return wt.Run.open(folder)
 
 
@@ -59,11 +59,23 @@ def test_the_same_call_makes_nothing_new_and_more_tries_go_on(run: wt.Run) -> No
     before = len(wt.Run.open(run.path / "rescue"))
     again = wt.pipeline.wait(routes.rescued(engine, run, OPERATORS, tries=4))
     assert len(wt.Run.open(run.path / "rescue")) == before
-    assert again.dict() == routes.compared(run, again.features).dict()
+    assert again.dict() == routes.compared(run).dict()
     with pytest.raises(WrongturnError, match="ancestor"):
         wt.pipeline.wait(routes.rescued(wt.open("embedded:sft"), run, OPERATORS, tries=4))
     with pytest.raises(WrongturnError, match="only the model that wrote them can be rescued"):
         wt.pipeline.wait(routes.rescued(wt.open("embedded:grpo"), run, OPERATORS, tries=4))
+
+
+def test_without_a_grader_operators_are_shown_what_disagrees(run: wt.Run) -> None:
+    samples: dict[str, list[wt.Trace]] = {}
+    for trace in run.traces():
+        samples.setdefault(trace.problem, []).append(trace)
+    flagged = {name for name, traces in samples.items() if len({trace.answer for trace in traces}) > 1}
+    tried = wt.Run.open(run.path / "blind")
+    assert flagged == set(tried.problems()) == {trace.problem for trace in tried.traces()}
+    parents = {t.lineage.parent for t in tried.traces(strategy="rescue:ban") if t.lineage is not None}
+    graded = {trace.id: trace.correct for trace in run.traces()}
+    assert {graded[parent] for parent in parents} == {True, False}  # nobody said which are wrong
 
 
 def test_what_a_strategy_measures_is_what_the_policy_was_fitted_on(run: wt.Run) -> None:
@@ -183,8 +195,10 @@ def test_bad_input_is_one_line(run: wt.Run, tmp_path: Path) -> None:
     right = wt.collect(engine, easy, out=tmp_path / "right", max_tokens=192, sampling=wt.Sampling(0.0))
     with pytest.raises(WrongturnError, match="nothing to rescue"):
         wt.pipeline.wait(routes.rescued(engine, right))
-    with pytest.raises(WrongturnError, match="not rescued yet"):
+    with pytest.raises(WrongturnError, match=r"no tries in blind/ yet \(wrongturn rescue .* --blind makes them\)"):
         routes.fit(right)
+    with pytest.raises(WrongturnError, match="no tries in rescue/ yet"):
+        routes.fit(right, graded=True)
     with pytest.raises(ValueError, match="unknown strategy 'prayer'"):
         wt.pipeline.wait(routes.rescued(wt.open("embedded:sft", ancestor="ancestor"), run, ["prayer"]))
     assert np.isfinite(routes.two_retries(read_outcomes(wt.Run.open(run.path / "rescue"))))

@@ -33,6 +33,9 @@ def rescue(
     budget: Annotated[
         float | None, typer.Option(help="Decoded tokens a router may spend on a problem. Default: two retries.")
     ] = None,
+    blind: Annotated[
+        bool, typer.Option("--blind", help="Also try problems whose samples disagree, as where nobody grades.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="Write the pictures: NAME.svg, and NAME-matrix.svg.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -49,14 +52,22 @@ def rescue(
     with progress_bars() as progress:
         found = wait(
             rescued(
-                engine, run, operator or None, tries=tries, most=problems, budget=budget, seed=seed, progress=progress
+                engine,
+                run,
+                operator or None,
+                tries=tries,
+                most=problems,
+                budget=budget,
+                blind=blind,
+                seed=seed,
+                progress=progress,
             )
         )
     if plot is not None and found.comparison is None:
         raise WrongturnError(f"{folder}: no routers to draw: {found.reason}")
     if plot is not None and found.comparison is not None:
         write_picture(plot, figure.routers(folder.name, found.comparison))
-        write_picture(plot.with_stem(f"{plot.stem}-matrix"), figure.matrix(folder.name, found.outcomes))
+        write_picture(plot.with_stem(f"{plot.stem}-matrix"), figure.matrix(folder.name, found.tried.outcomes))
     emit(found.dict(), as_json, print_rescue)
 
 

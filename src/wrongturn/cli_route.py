@@ -22,13 +22,14 @@ def fit(
         float | None, typer.Option(help="Decoded tokens it may spend on a problem. Default: two retries.")
     ] = None,
     graded: Annotated[
-        bool, typer.Option("--graded", help="For where failures are known; without it, samples that disagree tell.")
+        bool,
+        typer.Option("--graded", help="For where failures are known, from tries of these."),
     ] = False,
     plain: Annotated[bool, typer.Option("--plain", help="One that needs no ancestor.")] = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
-    """Fit a policy to the tries of ``wrongturn rescue``; ``wrongturn run --policy FILE`` follows it."""
+    """Fit a policy to the tries of ``wrongturn rescue --blind``; ``wrongturn run --policy FILE`` follows it."""
     from wrongturn import routes
 
     policy = routes.fit(Run.open(folder), budget=budget, graded=graded, plain=plain, seed=seed)

@@ -31,7 +31,7 @@ from wrongturn.errors import WrongturnError
 from wrongturn.folder import to_json
 from wrongturn.jobs import Progress, same_model
 from wrongturn.locating import bank
-from wrongturn.rescuing import FOLDER, failures
+from wrongturn.rescuing import FOLDER, failures, flagged
 from wrongturn.stats import Estimate, proportion
 from wrongturn.store import Run
 from wrongturn.trace import Trace
@@ -42,11 +42,12 @@ _BATCH = 32
 @dataclass(frozen=True, slots=True)
 class Source:
     """A run, the engine of the model that wrote it (None: the alternatives stored with its traces), and its ancestor
-    (None: there is none)."""
+    (None: there is none). ``blind``: what counts as failed are problems whose samples disagree, with all of these."""
 
     run: Run
     specialist: Engine | None = None
     ancestor: Engine | None = None
+    blind: bool = False
 
     @property
     def method(self) -> str:
@@ -130,7 +131,7 @@ async def examine(
     failed: list[dict[str, list[Trace]]] = []
     runs: list[dict[str, Any]] = []
     for source in sources:
-        failed.append(failures(source.run))
+        failed.append((flagged if source.blind else failures)(source.run))
         traces = [trace for of_problem in failed[-1].values() for trace in of_problem]
         diverging, how = await _diverging(source, traces, temperature, progress)
         rolled = dict(_rolled(source.run, traces))

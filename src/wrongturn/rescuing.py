@@ -1,14 +1,13 @@
 """Failed problems tried again with every operator: the tries that labels, regimes and routers are made of.
 
-The tries are a run of their own inside the run (``RUN/rescue``), whose settings name the ancestor and how it was
-decoded; more tries or other operators go on where it stands. An operator is any strategy (``operators`` in
-:mod:`wrongturn.strategies.operators` may look at the failed traces). None of them sees the reference answer: that a
-trace failed is all they are told.
+The tries are a run of their own inside the run (``RUN/rescue``; without a grader ``RUN/blind``), whose settings name
+the ancestor and how it was decoded; more tries or other operators go on where it stands. An operator is any strategy
+(those of :mod:`wrongturn.strategies.operators` may look at the failed traces). None of them sees the reference answer:
+that a trace failed is all they are told.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,8 +22,8 @@ from wrongturn.strategies.base import Context, Draft, parse
 from wrongturn.strategies.operators import always_the_same
 from wrongturn.trace import Trace
 
-FOLDER = "rescue"
-"""Where in a run its tries are."""
+FOLDER, BLIND = "rescue", "blind"
+"""Where in a run its tries are: those of failed problems, and those of problems whose samples disagree."""
 PREFIX = "rescue:"
 """Of the strategy of a try."""
 
@@ -57,15 +56,17 @@ async def rescue(
     *,
     tries: int | Mapping[str, int] = 12,
     most: int | None = None,
+    blind: bool = False,
     progress: Progress = lambda what, done, total: None,
 ) -> None:
     """Try the run's failed problems (the first ``most``) ``tries`` times with each operator; the traces join ``out``.
 
-    ``tries`` may be told operator by operator; one that always does the same is tried once. Raises ``WrongturnError``
-    where nothing failed.
+    ``tries`` may be told operator by operator; one that always does the same is tried once. ``blind``: as where nobody
+    grades, problems whose samples disagree are tried, and operators are shown all of these. Raises ``WrongturnError``
+    where there is no such problem.
     """
-    failed = failures(run)
-    chosen = dict(list(failed.items())[:most])
+    shown = (flagged if blind else failures)(run)
+    chosen = dict(list(shown.items())[:most])
     solvers = {name: parse(name) for name in names}
     times = {name: 1 if always_the_same(solver) else wanted(tries, name) for name, solver in solvers.items()}
     known: dict[str, Divergence] = {}
@@ -79,7 +80,7 @@ async def rescue(
         for spec, solver in solvers.items()
         for k in range(times[spec])
     ]
-    await fill(engine, out, todo, settings_of(run), progress, "rescue")
+    await fill(engine, out, todo, settings_of(run), progress, "blind" if blind else "rescue")
 
 
 def wanted(tries: int | Mapping[str, int], name: str) -> int:
@@ -92,14 +93,35 @@ def failures(run: Run) -> dict[str, list[Trace]]:
 
     Raises ``WrongturnError`` where there is none.
     """
-    samples = sorted(run.traces(top_k=False, strategy="sample"), key=lambda trace: trace.id)
-    by_problem: dict[str, list[Trace]] = defaultdict(list)
-    for trace in samples:
-        if trace.correct is False and len(trace):
-            by_problem[trace.problem].append(trace)
-    if not by_problem:
-        raise WrongturnError(f"{run.path}: none of {len(samples)} plain samples failed: there is nothing to rescue")
-    return {name: by_problem[name] for name in run.problems() if name in by_problem}
+    samples = _samples(run)
+    failed = {name: [t for t in traces if t.correct is False and len(t)] for name, traces in samples.items()}
+    if not any(failed.values()):
+        n = sum(map(len, samples.values()))
+        raise WrongturnError(f"{run.path}: none of {n} plain samples failed: there is nothing to rescue")
+    return {name: traces for name, traces in failed.items() if traces}
+
+
+def flagged(run: Run) -> dict[str, list[Trace]]:
+    """All plain samples of each problem whose samples do not all give one answer: what is known without a grader.
+
+    Raises ``WrongturnError`` where there is no such problem.
+    """
+    found = {
+        name: [trace for trace in traces if len(trace)]
+        for name, traces in _samples(run).items()
+        if len({trace.answer for trace in traces}) > 1 or all(trace.answer is None for trace in traces)
+    }
+    if not any(found.values()):
+        raise WrongturnError(f"{run.path}: the samples of every problem agree: nothing tells a failure but a grader")
+    return {name: traces for name, traces in found.items() if traces}
+
+
+def _samples(run: Run) -> dict[str, list[Trace]]:
+    """The plain samples of each problem, in the order of the problems."""
+    by_problem: dict[str, list[Trace]] = {name: [] for name in run.problems()}
+    for trace in sorted(run.traces(top_k=False, strategy="sample"), key=lambda trace: trace.id):
+        by_problem[trace.problem].append(trace)
+    return {name: traces for name, traces in by_problem.items() if traces}
 
 
 def settings_of(run: Run) -> Settings:

@@ -19,7 +19,7 @@ from wrongturn.errors import WrongturnError
 from wrongturn.folder import to_json
 from wrongturn.jobs import Progress
 from wrongturn.recoverability import Source, examine
-from wrongturn.rescuing import FOLDER, described, operators, rescue
+from wrongturn.rescuing import BLIND, FOLDER, described, operators, rescue
 from wrongturn.routing import Comparison, Deployment, Policy, compare, deploy, fit_policy
 from wrongturn.store import Run
 from wrongturn.strategies.base import parse
@@ -34,31 +34,38 @@ _MOST = 5  # times as many tries of a cheap operator
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Tried:
+    """Problems, what tries of them came to, and their features."""
+
+    outcomes: Outcomes
+    features: Features
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Rescued:
     """What the tries of a run's failed problems came to, and how routers compare on them.
 
-    ``comparison`` and ``deployment`` are None where there are too few problems to fit a router (``reason``); the second
-    also where problems have one sample, for nobody can then tell what failed without a grader.
+    ``comparison`` is None where there are too few problems to fit a router (``reason``), ``deployment`` also where no
+    problem was tried blind.
     """
 
-    features: Features
-    outcomes: Outcomes
+    tried: Tried
     comparison: Comparison | None
     deployment: Deployment | None
     reason: str = ""
 
     def dict(self) -> dict[str, Any]:
         """Plain values for JSON: the comparison, success and cost of a try of each operator, rates of every problem."""
-        names, counts = self.outcomes.operators, self.outcomes.counts()
-        told = zip(self.outcomes.problems, self.outcomes.groups, counts.rates.tolist(), strict=True)
-        costs = self.outcomes.cost().tolist()
-        empty = {"failures": len(set(self.outcomes.problems)), "comparison": [], "operators": []}
+        outcomes = self.tried.outcomes
+        names, counts, costs = outcomes.operators, outcomes.counts(), outcomes.cost().tolist()
+        told = zip(outcomes.problems, outcomes.groups, counts.rates.tolist(), strict=True)
+        empty = {"failures": len(set(outcomes.problems)), "comparison": [], "operators": []}
         found = {
             "reason": self.reason,
             "tried": [
                 {
                     "operator": name,
-                    "rate": share(counts.rates[:, i], self.outcomes.clusters).dict(),
+                    "rate": share(counts.rates[:, i], outcomes.clusters).dict(),
                     "tokens": costs[i],
                     "tries": int(counts.tries[:, i].sum()),
                 }
@@ -80,80 +87,90 @@ async def rescued(
     tries: int = 12,
     most: int | None = None,
     budget: float | None = None,
+    blind: bool = False,
     seed: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> Rescued:
     """Try failed problems with every operator of ``names`` (what the engine can do), then let the routers choose.
 
     ``budget``: decoded tokens a router may spend on a problem (two retries). Operators are tried at least ``tries``
-    times, cheap ones as often as it takes to spend the budget three times. Raises ``WrongturnError`` where the run is
-    another model's or nothing failed.
+    times, cheap ones as often as it takes to spend the budget three times. ``blind``: also try the problems whose
+    samples disagree, as where nobody grades. Raises ``WrongturnError`` where the run is another model's or nothing
+    failed.
     """
-    names = tuple(names or operators(engine))
-    with Run.create(run.path / FOLDER, described(engine, run)) as out:
-        await rescue(engine, run, out, names, tries=tries, most=most, progress=progress)
-        outcomes = read_outcomes(out)
-        spend = two_retries(outcomes) if budget is None else budget
-        cost = dict(zip(outcomes.operators, outcomes.cost().tolist(), strict=True))
-        often = {name: max(tries, min(math.ceil(3 * spend / cost[name]), _MOST * tries)) for name in names}
-        await rescue(engine, run, out, names, tries=often, most=most, progress=progress)
-        out.compact()
-        found = (await examine([Source(run, engine, engine.ancestor)], progress=progress)).features
-        known = routable(found, TWO_MODEL if engine.ancestor is not None else PLAIN)
-        out.write(_FEATURES, {"problems": known.problems, "names": known.names, "values": known.values})
-    return compared(run, known, budget, seed)
+    chosen = tuple(names or operators(engine))
+    for unknowing in (False, True) if blind else (False,):
+        with Run.create(run.path / (BLIND if unknowing else FOLDER), described(engine, run)) as out:
+            options: dict[str, Any] = {"most": most, "blind": unknowing, "progress": progress}
+            await rescue(engine, run, out, chosen, tries=tries, **options)
+            outcomes = read_outcomes(out)
+            spend = two_retries(outcomes) if budget is None else budget
+            cost = dict(zip(outcomes.operators, outcomes.cost().tolist(), strict=True))
+            often = {name: max(tries, min(math.ceil(3 * spend / cost[name]), _MOST * tries)) for name in chosen}
+            await rescue(engine, run, out, chosen, tries=often, **options)
+            out.compact()
+            source = Source(run, engine, engine.ancestor, unknowing)
+            found = (await examine([source], progress=progress)).features
+            known = routable(found, TWO_MODEL if engine.ancestor is not None else PLAIN)
+            out.write(_FEATURES, {"problems": known.problems, "names": known.names, "values": known.values})
+    return compared(run, budget, seed)
 
 
-def compared(run: Run, known: Features, budget: float | None = None, seed: int = 0) -> Rescued:
+def compared(run: Run, budget: float | None = None, seed: int = 0) -> Rescued:
     """The routers on a run's stored tries."""
-    outcomes = read_outcomes(Run.open(run.path / FOLDER))
-    spend = two_retries(outcomes) if budget is None else budget
+    tried = stored(run, FOLDER)
+    spend = two_retries(tried.outcomes) if budget is None else budget
     try:
-        comparison = compare(known, outcomes, budget=spend, seed=seed)
+        comparison = compare(tried.features, tried.outcomes, budget=spend, seed=seed)
+        deployment = None
+        if (run.path / BLIND / _FEATURES).exists():
+            base, blind, known = read_base(run), stored(run, BLIND), (tried.features, tried.outcomes)
+            samples = samples_of(base.right)
+            deployment = deploy(blind.features, base, blind.outcomes, known, samples=samples, budget=spend, seed=seed)
     except WrongturnError as few:
-        return Rescued(known, outcomes, None, None, str(few))
-    base = read_base(run)
-    samples = samples_of(base.right)
-    deployment = None
-    if samples > 1:
-        deployment = deploy(known, base, outcomes, samples=samples, budget=spend, seed=seed)
-    return Rescued(known, outcomes, comparison, deployment)
+        return Rescued(tried, None, None, str(few))
+    return Rescued(tried, comparison, deployment)
+
+
+def stored(run: Run, folder: str) -> Tried:
+    """The tries in a run, and the features as they were written beside them.
+
+    Raises ``WrongturnError`` where there are none.
+    """
+    path = run.path / folder
+    if not (path / _FEATURES).exists():
+        how = f"wrongturn rescue {run.path}{' --blind' if folder == BLIND else ''}"
+        raise WrongturnError(f"{run.path}: there are no tries in {folder}/ yet ({how} makes them)")
+    told = json.loads((path / _FEATURES).read_text())
+    values = np.array([[math.nan if x is None else x for x in row] for row in told["values"]], np.float64)
+    n = len(told["problems"])
+    features = Features(tuple(told["problems"]), ("",) * n, tuple(told["names"]), values, np.zeros(n, np.intp))
+    return Tried(read_outcomes(Run.open(path)), features)
 
 
 def fit(run: Run, *, budget: float | None = None, graded: bool = False, plain: bool = False, seed: int = 0) -> Policy:
-    """The policy that does best on a run's rescued problems, from its stored tries: no model is asked.
+    """The policy that does best on a run's tries, as they are stored: no model is asked.
 
-    It is one for where nobody grades, triggered by samples that disagree, unless ``graded``. ``plain`` does without an
-    ancestor. Raises ``WrongturnError`` where the run was not rescued, or too few problems were.
+    It is one for where nobody grades, triggered by samples that disagree and fitted on blind tries, unless ``graded``.
+    ``plain`` does without an ancestor. Raises ``WrongturnError`` where there are no such tries, or too few.
     """
-    folder = run.path / FOLDER
-    if not (folder / _FEATURES).exists():
-        raise WrongturnError(f"{run.path}: its failures were not rescued yet (wrongturn rescue {run.path})")
-    tried = Run.open(folder)
-    outcomes, ancestor = read_outcomes(tried), tried.settings["ancestor"]
-    told = json.loads((folder / _FEATURES).read_text())
-    values = np.array([[math.nan if x is None else x for x in row] for row in told["values"]], np.float64)
-    n = len(told["problems"])
-    stored = Features(tuple(told["problems"]), ("",) * n, tuple(told["names"]), values, np.zeros(n, np.intp))
+    folder = FOLDER if graded else BLIND
+    tried = stored(run, folder)
+    outcomes, ancestor = tried.outcomes, Run.open(run.path / folder).settings["ancestor"]
     two = ancestor is not None and not plain
     if plain:
         kept = [i for i, name in enumerate(outcomes.operators) if not needs_ancestor(parse(name))]
-        tables = {name: getattr(outcomes, name)[:, kept] for name in ("right", "tokens", "answers")}
+        tables: dict[str, Any] = {name: getattr(outcomes, name)[:, kept] for name in ("right", "tokens", "answers")}
         outcomes = replace(outcomes, operators=tuple(outcomes.operators[i] for i in kept), **tables)
-    base = read_base(run)
-    samples = None if graded else samples_of(base.right)
-    if samples == 1:
-        raise WrongturnError(
-            f"{run.path}: problems have one sample, which can agree with none (collect with --samples 4, or --graded)"
-        )
+    base = None if graded else read_base(run)
+    told = {name: run.settings.get(name) for name in ("engine", "model")} | {"ancestor": ancestor if two else None}
     policy = fit_policy(
-        routable(stored, TWO_MODEL if two else PLAIN),
+        routable(tried.features, TWO_MODEL if two else PLAIN),
         outcomes,
         budget=two_retries(outcomes) if budget is None else budget,
-        base=None if graded else base,
-        samples=samples,
-        provenance={name: run.settings.get(name) for name in ("engine", "model")}
-        | {"ancestor": ancestor if two else None},
+        base=base,
+        samples=None if base is None else samples_of(base.right),
+        provenance=told,
         seed=seed,
     )
     asks = set(policy.features) <= set(PLAIN) and not any(needs_ancestor(parse(name)) for name in policy.operators)

@@ -140,7 +140,8 @@ def test_without_a_grader() -> None:
     features, outcomes = planted(80, tries=16)
     found = deploy(
         features,
-        outcomes=outcomes,
+        blind=outcomes,
+        known=(features, outcomes),
         base=base_of(outcomes, np.full(80, 0.25), samples=6),
         samples=4,
         budget=120,
@@ -160,5 +161,6 @@ def test_without_a_grader() -> None:
     assert found.recall.value > 0.8 > found.in_vain.value + 0.2
     assert found.untried == 0
     assert json.loads(json.dumps(found.dict()))["arms"][0]["minus_known"]["value"] < 0
+    base = base_of(outcomes, np.full(80, 0.25), 6)
     with pytest.raises(WrongturnError, match="needs 7 graded samples"):
-        deploy(features, base_of(outcomes, np.full(80, 0.25), 6), outcomes, samples=7, budget=60)
+        deploy(features, base, outcomes, (features, outcomes), samples=7, budget=60)

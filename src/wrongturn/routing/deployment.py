@@ -5,14 +5,15 @@ budget; the final answer is the majority over samples and tries. Beside it stand
 right answers recognised, given the same tokens in all, and plain retries given the same tokens on the same problems,
 which is self-consistency that knows where to go on.
 
-The tries were made of problems of which a sample failed, by operators that were told which: no more can be known of
-them here, and problems flagged in vain of which no sample failed keep their answer and cost nothing more.
+Two tables of tries: those of flagged problems were made *blind*, by operators that were shown all samples; those of
+failed problems, which stand for knowing, by operators that were told which samples failed. Operators that start from a
+trace do worse blind, so a policy for where nobody grades must be fitted on blind tries.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,8 @@ from wrongturn.folder import to_json
 from wrongturn.routing.choosing import FOLDS, Kinds, choose, folds_of, lessons_of, picked
 from wrongturn.routing.playing import BEST_FIXED, ROUTER, Table, aligned, checked
 from wrongturn.routing.policy import Policy, Trigger
-from wrongturn.routing.rules import Fixed
-from wrongturn.routing.spending import ORDERS, Float, Spent, all_plans, spend
+from wrongturn.routing.rules import Fixed, Lessons, Rule
+from wrongturn.routing.spending import ORDERS, Float, Index, Spent, all_plans, spend
 from wrongturn.stats import Estimate
 
 SAMPLES, UNIFORM, KNOWN = "samples alone", "more samples of all", "failures known"
@@ -68,10 +69,44 @@ class Deployment:
         return json.loads(to_json(self))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tried:
+    """Outcomes of some of the problems of a run (``held``, by number), their first samples and their features."""
+
+    outcomes: Outcomes
+    held: Index
+    first: Base
+    names: tuple[str, ...]
+    values: Float
+
+    @classmethod
+    def of(
+        cls, features: Table | None, outcomes: Outcomes, base: Base, samples: int, budget: float, folds: int
+    ) -> _Tried:
+        outcomes = checked(outcomes, budget, folds)
+        place = {name: i for i, name in enumerate(outcomes.problems)}
+        at = np.array([place.get(name, -1) for name in base.problems])
+        held = np.flatnonzero(at >= 0)
+        if len(held) < 2 * folds:
+            raise WrongturnError(f"only {len(held)} problems of the run have tries: {2 * folds} are needed")
+        outcomes = outcomes.take(at[held])
+        return cls(outcomes, held, base.take(held, slice(0, samples)), *aligned(features, outcomes.problems))
+
+    def choices(self, spent: Spent, worth: Float, like: Bools, fold: Index, fit: Callable[[Lessons], Rule]) -> Index:
+        """The plan of each problem, by a rule fitted on those of the other folds that are ``like`` what it is for."""
+        lessons = lessons_of(self.outcomes, spent, self.names, self.values, worth)
+        chosen, own = np.zeros(len(self.held), np.intp), fold[self.held]
+        for k in range(int(fold.max()) + 1):
+            rule = fit(lessons.take(_enough(own != k, like[self.held], int(fold.max()) + 1)))
+            chosen[own == k] = picked(rule, lessons.take(own == k))
+        return chosen
+
+
 def deploy(
     features: Table | None,
     base: Base,
-    outcomes: Outcomes,
+    blind: Outcomes,
+    known: tuple[Table | None, Outcomes],
     *,
     samples: int,
     budget: float,
@@ -82,67 +117,70 @@ def deploy(
     n_boot: int = 2000,
     seed: int = 0,
 ) -> Deployment:
-    """``features`` must be such as are known without a grader. Thresholds and rules are fitted on other folds.
+    """``features`` and ``blind`` are of problems whose samples disagree, ``known`` the same of failed problems.
 
-    Raises ``WrongturnError`` as :func:`playing.play`, and where a problem has fewer than ``samples`` samples.
+    Thresholds and rules are fitted on other folds. Raises ``WrongturnError`` as :func:`playing.play`, and where a
+    problem has fewer than ``samples`` samples.
     """
-    outcomes = checked(outcomes, budget, folds)
     right, agreement = first_votes(base, samples)
-    place = {name: i for i, name in enumerate(outcomes.problems)}
-    at = np.array([place.get(name, -1) for name in base.problems])
-    held = np.flatnonzero(at >= 0)
-    if len(held) < 2 * folds:
-        raise WrongturnError(f"only {len(held)} problems of the run have tries: {2 * folds} are needed")
-    outcomes, first = outcomes.take(at[held]), base.take(held, slice(0, samples))
-    names, values = aligned(features, outcomes.problems)
+    asked = _Tried.of(features, blind, base, samples, budget, folds)
+    told = _Tried.of(*known, base, samples, budget, folds)
     clusters = np.unique(np.array(base.problems, dtype=str), return_inverse=True)[1]
     cost = np.nansum(base.tokens[:, :samples], axis=1)
-    plans = all_plans(outcomes.operators)
+    plans, told_plans = all_plans(blind.operators), all_plans(known[1].operators)
     got: dict[str, list[Float]] = {}
     paid: dict[str, list[Float]] = {}
     flags, cuts, short = [], [], []
+
+    def arm(name: str, tried: _Tried, treated: Bools, spent: Spent, chosen: Index, worth: Float) -> None:
+        """Treat some of the tried problems as chosen; the others keep the vote of their samples."""
+        rows = np.flatnonzero(treated[tried.held])
+        gain, tokens = right.astype(np.float64), cost.copy()
+        gain[tried.held[rows]] = worth[rows, chosen[rows]]
+        tokens[tried.held[rows]] += spent.tokens[rows, chosen[rows]]
+        got.setdefault(name, []).append(gain)
+        paid.setdefault(name, []).append(tokens)
+
     for repeat in range(repeats):
         rng = seed * repeats + repeat
-        select, score = outcomes.halves(rng)
-        before = spend(select, plans, budget, base=first, orders=orders, seed=rng)
-        voted = lessons_of(outcomes, before, names, values, before.voted)
-        rescued = lessons_of(outcomes, before, names, values)
         fold = folds_of(clusters, folds, rng)
         flagged = np.zeros(len(right), bool)
-        choice = {name: np.zeros(len(held), np.intp) for name in (BEST_FIXED, ROUTER, KNOWN)}
         for k in range(folds):
             test = fold == k
             cuts.append(_cut(agreement[~test], right[~test]))
             flagged[test] = agreement[test] < cuts[-1]
-            asked = _enough(~test[held], agreement[held] < cuts[-1], folds)
-            missed = _enough(~test[held], ~right[held], folds)
-            rules = {
-                BEST_FIXED: Fixed.fit(voted.take(asked)),
-                ROUTER: choose(voted.take(asked), kinds, folds=folds, seed=rng),
-                KNOWN: choose(rescued.take(missed), kinds, folds=folds, seed=rng),
-            }
-            for name, rule in rules.items():
-                choice[name][test[held]] = picked(rule, voted.take(test[held]))
-        treated, wrong = flagged[held], ~right[held]
-        after = spend(score, plans, budget, base=first, orders=orders, seed=rng)
+        select, score = asked.outcomes.halves(rng)
+        before = spend(select, plans, budget, base=asked.first, orders=orders, seed=rng)
+        after = spend(score, plans, budget, base=asked.first, orders=orders, seed=rng)
+        router = asked.choices(
+            before, before.voted, flagged, fold, lambda x, s=rng: choose(x, kinds, folds=folds, seed=s)
+        )
+        arm(RETRY, asked, flagged, after, np.full(len(asked.held), plans.index((RETRY,))), after.voted)
+        arm(
+            BEST_FIXED,
+            asked,
+            flagged,
+            after,
+            asked.choices(before, before.voted, flagged, fold, Fixed.fit),
+            after.voted,
+        )
+        arm(ROUTER, asked, flagged, after, router, after.voted)
         # knowing treats other problems: as many tokens in all
-        even = budget * treated.sum() / max(int(wrong.sum()), 1)
-        known = spend(score, plans, even, votes=False, orders=orders, seed=rng)
-        columns = choice | {RETRY: np.full(len(held), plans.index((RETRY,)))}
-        for name, column in columns.items():
-            spent, chosen, what = (known, wrong, "rescued") if name == KNOWN else (after, treated, "voted")
-            gain, tokens = right.astype(np.float64), cost.copy()
-            rows = np.flatnonzero(chosen)
-            gain[held[rows]] = getattr(spent, what)[rows, column[rows]]
-            tokens[held[rows]] += spent.tokens[rows, column[rows]]
-            got.setdefault(name, []).append(gain)
-            paid.setdefault(name, []).append(tokens)
+        even = budget * flagged[asked.held].sum() / max(int((~right).sum()), 1)
+        select, score = told.outcomes.halves(rng)
+        before = spend(select, told_plans, even, votes=False, orders=orders, seed=rng)
+        known_spent = spend(score, told_plans, even, votes=False, orders=orders, seed=rng)
+        best = told.choices(
+            before, before.rescued, ~right, fold, lambda x, s=rng: choose(x, kinds, folds=folds, seed=s)
+        )
+        arm(KNOWN, told, ~right, known_spent, best, known_spent.rescued)
         if base.right.shape[1] > samples:
-            more = _uniform(base, samples, budget * treated.sum() / len(right), orders, rng)
+            more = _uniform(base, samples, budget * flagged[asked.held].sum() / len(right), orders, rng)
             got.setdefault(UNIFORM, []).append(more.voted[:, 0])
             paid.setdefault(UNIFORM, []).append(cost + more.tokens[:, 0])
         flags.append(flagged)
-        short.append(after.short[treated, choice[ROUTER][treated]].mean() if treated.any() else np.nan)
+        treated = flagged[asked.held]
+        short.append(after.short[treated, router[treated]].mean() if treated.any() else np.nan)
     got[SAMPLES], paid[SAMPLES] = [right.astype(np.float64)] * repeats, [cost] * repeats
     boot = Resamples(int(clusters.max()) + 1, n_boot, seed)
     flagged, every = np.array(flags, np.float64), np.tile(clusters, repeats)
@@ -156,7 +194,7 @@ def deploy(
         flagged=share(flagged.ravel(), every),
         recall=share(flagged.ravel()[~miss], every[~miss]),
         in_vain=share(flagged.ravel()[miss], every[miss]),
-        untried=float((flagged * (at < 0)).mean()),
+        untried=float((flagged * ~np.isin(np.arange(len(right)), asked.held)).mean()),
         short=float(np.nanmean(short)) if np.isfinite(short).any() else 0.0,
         arms=tuple(_arm(name, got, paid, clusters, boot) for name in order),
     )

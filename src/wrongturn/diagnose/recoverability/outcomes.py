@@ -77,8 +77,8 @@ class Outcomes:
         """Some of the problems, by number or mask."""
         index = np.arange(len(self.problems))[np.asarray(rows)]
         names, units = (tuple(part[i] for i in index if part) for part in (self.problems, self.units))
-        groups, tables = tuple(self.groups[i] for i in index), (self.right, self.tokens, self.answers)
-        return Outcomes(names, groups, self.operators, *(table[index] for table in tables), units=units)
+        groups, operators = tuple(self.groups[i] for i in index), self.operators
+        return Outcomes(names, groups, operators, self.right[index], self.tokens[index], self.answers[index], units)
 
     def halves(self, seed: int = 0) -> tuple[Outcomes, Outcomes]:
         """(select, score): each cell's tries shared out at random as :func:`labels.split` does, the odd one to score.
