@@ -186,6 +186,7 @@ def main() -> None:
             x, y = whole.regimes.names[:2]
             drawn = picture("Both specialists", whole.features, whole.regimes, x, y)
             (asked.pictures / "regimes.svg").write_text(drawn)
+    found["localised"] = {model: localised(model, run) for model, run in runs.items()}
     found["deployed"] = [
         row for model in MODELS for row in deployed(model, runs[model], asked.out / model, asked.fresh)
     ]

@@ -95,18 +95,19 @@ async def rescued(
 
     ``budget``: decoded tokens a router may spend on a problem (two retries). Operators are tried at least ``tries``
     times, cheap ones as often as it takes to spend the budget three times. ``blind``: also try the problems whose
-    samples disagree, as where nobody grades. Raises ``WrongturnError`` where the run is another model's or nothing
-    failed.
+    samples disagree, as where nobody grades, half as often. Raises ``WrongturnError`` where the run is another model's
+    or nothing failed.
     """
     chosen = tuple(names or operators(engine))
     for unknowing in (False, True) if blind else (False,):
         with Run.create(run.path / (BLIND if unknowing else FOLDER), described(engine, run)) as out:
             options: dict[str, Any] = {"most": most, "blind": unknowing, "progress": progress}
-            await rescue(engine, run, out, chosen, tries=tries, **options)
+            least = math.ceil(tries / 2) if unknowing else tries
+            await rescue(engine, run, out, chosen, tries=least, **options)
             outcomes = read_outcomes(out)
             spend = two_retries(outcomes) if budget is None else budget
             cost = dict(zip(outcomes.operators, outcomes.cost().tolist(), strict=True))
-            often = {name: max(tries, min(math.ceil(3 * spend / cost[name]), _MOST * tries)) for name in chosen}
+            often = {name: max(least, min(math.ceil(3 * spend / cost[name]), _MOST * least)) for name in chosen}
             await rescue(engine, run, out, chosen, tries=often, **options)
             out.compact()
             source = Source(run, engine, engine.ancestor, unknowing)
