@@ -2,6 +2,8 @@
 
     python bench/lab.py            # measure everything (about 40 minutes on one core), then write
     python bench/lab.py write      # pictures and cards from bench/results/lab.json
+    python bench/lab.py trace      # the specialist rewarded for whole traces, trained and measured (an hour)
+    python bench/lab.py lengths    # by how much wrong answers are too short (about 3 minutes)
 
 Test graphs are of classes that training does not draw any more; the packaged four were trained before there was a split
 (twins of 15-node graphs are not to be found anyway: bench/lab_data.py).
@@ -10,14 +12,19 @@ Test graphs are of classes that training does not draw any more; the packaged fo
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from wrongturn import stats
 from wrongturn.engines.embedded import model_folder
 from wrongturn.lab import picture, published
 from wrongturn.lab.anatomy import anatomy
-from wrongturn.lab.evaluate import evaluate, sample
+from wrongturn.lab.evaluate import evaluate, plain, sample
+from wrongturn.tasks import graphs as gs
 
 HERE = Path(__file__).parent
 RESULTS, DOCS = HERE / "results" / "lab.json", HERE.parent / "docs"
@@ -34,6 +41,35 @@ def measure() -> dict[str, Any]:
         found[name] = {"greedy": greedy, "sampled": sampled, "anatomy": dissected}
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
         print(name, flush=True)
+    return found
+
+
+def on_traces(steps: int = 120) -> dict[str, Any]:
+    """Reinforced as ``grpo`` was, but rewarded for whole traces."""
+    out = Path("runs/lab_grpo_trace")
+    posttrain = [sys.executable, "-m", "wrongturn", "lab", "posttrain", "grpo", "ancestor", "--out", str(out)]
+    subprocess.run([*posttrain, "--reward", "trace", "--steps", str(steps), "--threads", "1"], check=True)
+    found = evaluate(out / "export", published.DISTRIBUTIONS, n=N_GREEDY)
+    return found | {"model": f"grpo, reward: trace, {steps} rounds"}
+
+
+def lengths(name: str, distribution: str = "G15_5,6") -> dict[str, Any]:
+    """Nodes that wrong answers have more than the shortest path, and expansions that right ones' traces have more than
+    the search; means over samples, 95 % intervals over problems."""
+    traces, problems = sample(name, [distribution], n=N_ANATOMY, samples=SAMPLES)
+    wrong: list[tuple[str, int]] = []
+    right: list[tuple[str, int]] = []
+    for t in traces:
+        problem = problems[t.problem]
+        if t.correct:
+            search = gs.gold(gs.parse_prompt(problem.prompt_ids))
+            right.append((t.problem, t.ids.tolist().count(gs.LIST) - search.count(gs.LIST)))
+        elif t.answer is not None and problem.reference is not None:
+            wrong.append((t.problem, t.answer.count(",") - problem.reference.count(",")))
+    found: dict[str, Any] = {}
+    for what, rows in (("nodes, wrong answers", wrong), ("expansions, right answers", right)):
+        of, more = zip(*rows, strict=True)
+        found[what] = plain(stats.bootstrap(more, np.mean, clusters=of)) | {"samples": len(rows)}
     return found
 
 
@@ -113,6 +149,11 @@ Made by `python bench/lab.py`.
 
 
 def main() -> None:
+    if sys.argv[1:] in (["trace"], ["lengths"]):
+        made = on_traces() if sys.argv[1] == "trace" else {name: lengths(name) for name in MODELS}
+        name = {"trace": "lab_grpo_trace.json", "lengths": "lab_lengths.json"}[sys.argv[1]]
+        RESULTS.with_name(name).write_text(json.dumps(made, indent=1) + "\n")
+        return
     found = json.loads(RESULTS.read_text()) if sys.argv[1:] == ["write"] else measure()
     draw(found)
     for name in WHAT:

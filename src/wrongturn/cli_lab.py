@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -190,14 +191,10 @@ def train(
         from wrongturn.lab.machine import here
         from wrongturn.lab.model import ModelConfig
         from wrongturn.lab.train import TrainConfig
-        from wrongturn.lab.train import train as fit
     model = ModelConfig(layers=layers, heads=heads, width=width, ffn=ffn)
     recipe = Recipe(batch=batch)
     config = TrainConfig(model=model, recipe=recipe, tokens=count(tokens), lr=lr, optimizer=optimizer, seed=seed)
-    machine = here(device, compile)
-    last = followed(lambda tell: fit(config, folder, machine=machine, report=tell), config.tokens)
-    if machine.leads:
-        finish(folder, last, as_json)
+    fit(config, folder, here(device, compile), None, as_json)
 
 
 @posttrain.command()
@@ -217,12 +214,9 @@ def sft(
         from wrongturn.lab.data import Recipe
         from wrongturn.lab.machine import here
         from wrongturn.lab.train import TrainConfig
-        from wrongturn.lab.train import train as fit
     model, start, sha = beginning(ancestor)
     config = TrainConfig(model=model, recipe=Recipe.only(graphs), tokens=count(tokens), lr=lr, seed=seed, ancestor=sha)
-    machine = here(device)
-    last = followed(lambda tell: fit(config, folder, start=start, machine=machine, report=tell), config.tokens)
-    finish(folder, last, as_json)
+    fit(config, folder, here(device), start, as_json)
 
 
 @posttrain.command()
@@ -246,17 +240,7 @@ def grpo(
         from wrongturn.lab.grpo import GrpoConfig
         from wrongturn.lab.grpo import train as reinforce
     model, start, sha = beginning(ancestor)
-    config = GrpoConfig(
-        model=model,
-        graphs=graphs,
-        steps=steps,
-        prompts=prompts,
-        samples=samples,
-        reward=reward,
-        lr=lr,
-        seed=seed,
-        ancestor=sha,
-    )
+    config = GrpoConfig(model, graphs, steps, prompts, samples, reward=reward, lr=lr, seed=seed, ancestor=sha)
     finish(folder, followed(lambda tell: reinforce(config, folder, start=start, report=tell), steps), as_json)
 
 
@@ -280,22 +264,17 @@ def export(
 # -- what commands share -----------------------------------------------------------------------------------------------
 
 
-def torch_at_hand(threads: int):
+@contextmanager
+def torch_at_hand(threads: int) -> Iterator[None]:
     """A context in which what is missing of the lab's extra is one clear line."""
-    from contextlib import contextmanager
+    try:
+        import torch
 
-    @contextmanager
-    def checked():
-        try:
-            import torch
-
-            if threads:
-                torch.set_num_threads(threads)
-            yield
-        except ModuleNotFoundError as missing:
-            raise WrongturnError(f"the lab needs {missing.name}: pip install 'wrongturn[lab]'") from None
-
-    return checked()
+        if threads:
+            torch.set_num_threads(threads)
+        yield
+    except ModuleNotFoundError as missing:
+        raise WrongturnError(f"the lab needs {missing.name}: pip install 'wrongturn[lab]'") from None
 
 
 def beginning(ancestor: str):
@@ -304,6 +283,15 @@ def beginning(ancestor: str):
     from wrongturn.lab.checkpoints import ancestor as weights
 
     return weights(model_folder(ancestor))
+
+
+def fit(config: Any, folder: Path, machine: Any, start: dict[str, Any] | None, as_json: bool) -> None:
+    """Train as a :class:`wrongturn.lab.train.TrainConfig` says and export; only the leading process has a say."""
+    from wrongturn.lab.train import train
+
+    last = followed(lambda tell: train(config, folder, start=start, machine=machine, report=tell), config.tokens)
+    if machine.leads:
+        finish(folder, last, as_json)
 
 
 def followed(work: Callable[[Callable[[dict[str, float]], None]], object], total: int) -> dict[str, float]:

@@ -120,7 +120,7 @@ def print_regimes(told: dict[str, Any]) -> None:
         f"of each problem's failed traces {halves} ({told['split_problems']} problems)"
     )
     if told["p"] is not None:
-        out.print(f"regimes and labels have nothing to do with each other: p = {told['p']:.3f}")
+        out.print(f"do regimes go with labels? permuted within groups, p = {told['p']:.3f}")
 
 
 def print_labels(facts: dict[str, Any]) -> None:

@@ -112,6 +112,26 @@ def test_drills_are_right() -> None:
         assert gs.check(query, example.trace).error in (None, "late_stop", "early_stop")
 
 
+def test_lists_in_the_order_of_the_prompt() -> None:
+    """Every list of every kind of example has the node's neighbours as the prompt names them."""
+    recipe = Recipe(nodes=8, start_nodes=(8, 8), listing=0.4, traversal=0.3, order="prompt")
+    other = 0
+    for example in data.examples(recipe, np.random.default_rng(0), 0.0, 60):
+        prompt = example.prompt.tolist()
+        edges = [(u, v) for u, v in zip(prompt[1::4], prompt[3::4], strict=False)][: prompt.index(gs.SLASH) // 4]
+        searched = example.trace[: example.trace.index(gs.FOUND) + 1] if gs.FOUND in example.trace else example.trace
+        lists = gs.decode(searched[1:]).split(")")[:-1]
+        for node, listed in (one.lstrip(",").split(",(") for one in lists):
+            there = [str(v - gs.FIRST_LABEL) for u, v in edges if u == int(node) + gs.FIRST_LABEL]
+            assert [v for v in listed.split(",") if v] == there
+            other += there != sorted(there, key=int)
+    assert other > 50
+    for query in islice(gs.Distribution.parse("G8_2,3").queries(0), 50):
+        assert data.gold(query) == gs.gold(query)
+    with pytest.raises(ValueError, match="unknown order of neighbours 'descending'"):
+        Recipe(order="descending")
+
+
 def test_batches_weigh_the_trace_alone() -> None:
     ids, weights = next(batches(RECIPE, 0, 0, 1.0))
     assert ids.shape == weights.shape

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 pytestmark = pytest.mark.torch
@@ -16,8 +19,8 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
 from wrongturn.errors import WrongturnError  # noqa: E402
-from wrongturn.lab.data import Recipe  # noqa: E402
-from wrongturn.lab.forcing import exact_trace, token_roles  # noqa: E402
+from wrongturn.lab.data import Recipe, gold  # noqa: E402
+from wrongturn.lab.forcing import exact_trace, forced, token_roles  # noqa: E402
 from wrongturn.lab.machine import Machine, bytes_needed, check_memory, here, peak_flops  # noqa: E402
 from wrongturn.lab.model import ModelConfig, Reasoner  # noqa: E402
 from wrongturn.lab.train import TrainConfig, learning_rate, train  # noqa: E402
@@ -85,6 +88,34 @@ def test_exact_trace_is_what_greedy_decoding_gives() -> None:
     assert roles.count("path") == 3
     assert roles.count("node") == 3
     assert roles.count("neighbour") == 5
+
+
+class Knowing(torch.nn.Module):
+    """Has learned the prompt's order of neighbours: knows every next token of these queries' traces."""
+
+    def __init__(self, queries: list[gs.Query]) -> None:
+        super().__init__()
+        self.embed = torch.nn.Embedding(1, 1)
+        self.rows = {tuple(gs.prompt_ids(q)): gold(q, "prompt") for q in queries}
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        logits = torch.zeros(*ids.shape, 31)
+        for row, seen in zip(logits, ids.tolist(), strict=True):
+            start = seen.index(gs.OPEN)
+            for i, token in enumerate(self.rows[tuple(seen[:start])][: len(seen) - start + 1]):
+                row[start - 1 + i, token] = 1
+        return logits
+
+
+def test_a_model_is_measured_in_the_order_it_has_learned() -> None:
+    queries = list(islice(gs.Distribution.parse("G9_2,4").queries(0), 100))
+    model: Any = Knowing(queries)
+    known = forced(model, queries, "prompt")
+    assert set(known.values()) == {1.0}
+    other = forced(model, queries)
+    same = np.mean([gold(q, "prompt") == gs.gold(q) for q in queries])
+    assert 0 < same == other["exact"] < 1
+    assert other["neighbour"] < 1
 
 
 def test_keeping_positions_changes_nothing() -> None:

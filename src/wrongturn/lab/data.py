@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +25,9 @@ class Recipe:
     adjacency of every node in random order (the choice of node carries no loss); *traversal* is a search with no
     target, which visits everything reachable and traces back from the last. Both shares fall linearly to ``*_end`` at
     ``drill_until`` and stay there.
+
+    ``order`` of the neighbours in a list: "ascending", which is the task's, or that of the "prompt", which no checker
+    knows (for ablations).
     """
 
     nodes: int = 15
@@ -36,6 +41,11 @@ class Recipe:
     drill_until: float = 0.3
     label_weight: float = 3.0
     batch: int = 32
+    order: str = "ascending"
+
+    def __post_init__(self) -> None:
+        if self.order not in ("ascending", "prompt"):
+            raise ValueError(f"unknown order of neighbours {self.order!r} (expected 'ascending' or 'prompt')")
 
     @classmethod
     def only(cls, distribution: str, batch: int = 32) -> Recipe:
@@ -68,21 +78,23 @@ class Example:
         return len(self.prompt) + len(self.trace)
 
 
-def searches(rng: np.random.Generator, nodes: int, hops: tuple[int, int], number: int) -> list[Example]:
+def searches(
+    rng: np.random.Generator, nodes: int, hops: tuple[int, int], number: int, order: str = "ascending"
+) -> list[Example]:
     """Queries and their gold traces; path lengths uniform in ``hops``."""
     drawn = graphs(rng, nodes, number, rng.integers(hops[0], hops[1], number, endpoint=True))
     ends = drawn.source.tolist(), drawn.target.tolist()
     return [
         Example(prompt, search(adjacent, source, target))
-        for prompt, adjacent, source, target in zip(drawn.prompts(), drawn.adjacent(), *ends, strict=True)
+        for prompt, adjacent, source, target in zip(drawn.prompts(), drawn.adjacent(order), *ends, strict=True)
     ]
 
 
-def listing_drills(rng: np.random.Generator, nodes: int, number: int) -> list[Example]:
+def listing_drills(rng: np.random.Generator, nodes: int, number: int, order: str = "ascending") -> list[Example]:
     """Prompt without a question; the adjacency of all nodes in random order."""
     drawn = graphs(rng, nodes, number)
     made = []
-    for prompt, adjacent in zip(drawn.prompts(0), drawn.adjacent(), strict=True):
+    for prompt, adjacent in zip(drawn.prompts(0), drawn.adjacent(order), strict=True):
         trace, free = [gs.OPEN], []
         ends, begin = adjacent
         nodes_there = [u for u in range(gs.LABELS) if begin[u] < begin[u + 1] or u in ends[: begin[-1]]]
@@ -93,7 +105,7 @@ def listing_drills(rng: np.random.Generator, nodes: int, number: int) -> list[Ex
     return made
 
 
-def traversal_drills(rng: np.random.Generator, nodes: int, number: int) -> list[Example]:
+def traversal_drills(rng: np.random.Generator, nodes: int, number: int, order: str = "ascending") -> list[Example]:
     """Prompt with a source and no target: expand everything reachable, then trace back from the node found last.
 
     Teaches the queue and the trace back beyond the path lengths of the searches, which name their target.
@@ -102,7 +114,7 @@ def traversal_drills(rng: np.random.Generator, nodes: int, number: int) -> list[
     sources = drawn.source.tolist()
     return [
         Example(prompt, search(adjacent, source, None))
-        for prompt, adjacent, source in zip(drawn.prompts(1), drawn.adjacent(), sources, strict=True)
+        for prompt, adjacent, source in zip(drawn.prompts(1), drawn.adjacent(order), sources, strict=True)
     ]
 
 
@@ -133,6 +145,14 @@ def search(adjacent: Adjacent, source: int, target: int | None) -> list[int]:
     return [*trace, *back, gs.DONE, *back[::-1], gs.EOS]
 
 
+def gold(query: gs.Query, order: str = "ascending") -> list[int]:
+    """The gold trace of a query whose lists have this order (ascending: :func:`wrongturn.tasks.graphs.gold`)."""
+    edges = sorted(query.edges) if order == "ascending" else sorted(query.edges, key=itemgetter(0))  # which is stable
+    starts, ends = zip(*edges, strict=True)
+    begin = [bisect_left(starts, u) for u in range(gs.LABELS + 1)]
+    return search((list(ends), begin), query.source, query.target)
+
+
 def examples(recipe: Recipe, rng: np.random.Generator, p: float, number: int) -> list[Example]:
     """``number`` examples at progress ``p``, in random order."""
     grown = min(1.0, p / recipe.growth) if recipe.growth > 0 else 1.0
@@ -144,11 +164,11 @@ def examples(recipe: Recipe, rng: np.random.Generator, p: float, number: int) ->
         listing, traversal, full = (int(((sizes == nodes) & (kinds == k)).sum()) for k in range(3))
         high = min(recipe.hops[1], max(2, nodes - 3))  # a small graph has no long paths
         if listing:
-            made += listing_drills(rng, nodes, listing)
+            made += listing_drills(rng, nodes, listing, recipe.order)
         if traversal:
-            made += traversal_drills(rng, nodes, traversal)
+            made += traversal_drills(rng, nodes, traversal, recipe.order)
         if full:
-            made += searches(rng, nodes, (min(recipe.hops[0], high), high), full)
+            made += searches(rng, nodes, (min(recipe.hops[0], high), high), full, recipe.order)
     return [made[i] for i in rng.permutation(number).tolist()]
 
 

@@ -50,11 +50,13 @@ class Graphs:
         stops = (4 * self.count + (1, 2, 4)[ends]).tolist()
         return [row[:stop] for row, stop in zip(ids, stops, strict=True)]
 
-    def adjacent(self) -> list[Adjacent]:
-        """Where edges end, by start and ascending; those from u are ``ends[begin[u]:begin[u + 1]]``."""
+    def adjacent(self, order: str = "ascending") -> list[Adjacent]:
+        """Where edges end, by start; those from u are ``ends[begin[u]:begin[u + 1]]``, ``order`` as in a recipe."""
         starts, ends = self.edges[..., 0], self.edges[..., 1]
-        used = np.arange(starts.shape[1]) < self.count[:, None]
-        codes = np.sort(np.where(used, starts * 64 + ends, 1 << 20), axis=1) & 63
+        places = np.arange(starts.shape[1])
+        used = places < self.count[:, None]
+        rank = ends if order == "ascending" else places
+        codes = np.sort(np.where(used, (starts * 64 + rank) * 64 + ends, 1 << 20), axis=1) & 63
         rows = np.arange(len(self))[:, None] * (LABELS + 1)
         degrees = np.bincount((rows + starts + 1)[used], minlength=len(self) * (LABELS + 1))
         begin = degrees.reshape(-1, LABELS + 1).cumsum(1)

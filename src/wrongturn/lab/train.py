@@ -165,8 +165,9 @@ def train(
                     used = record["tokens_per_second"] * flops_per_token(config.model, ids.shape[1])
                     record["peak_share"] = round(used / peak, 4)
                 if here.leads and evaluate_every and (step % evaluate_every == 0 or done):
-                    record |= exact_trace(model, "G15_2,4")
-                    record["exact_long"] = exact_trace(model, "G15_5,6", 128)["exact"]
+                    order = config.recipe.order
+                    record |= exact_trace(model, "G15_2,4", order=order)
+                    record["exact_long"] = exact_trace(model, "G15_5,6", 128, order=order)["exact"]
                 log.write(json.dumps(record) + "\n")
                 log.flush()
                 if report and here.leads:
