@@ -65,6 +65,7 @@ def test_same_seed_same_result(finished: tuple[Path, dict[str, Any]], tmp_path: 
         assert other[key] == summary[key], key
 
 
+@pytest.mark.extras
 def test_killed_run_ends_as_if_nothing_had_happened(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     _, summary = finished
     folder = tmp_path / "killed"

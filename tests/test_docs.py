@@ -40,8 +40,8 @@ def test_python_runs(block: str, folder: Path) -> None:
     run(["-W", "error", "-c", block], folder)
 
 
-ELSEWHERE = re.compile(r"problems.jsonl|URL|import$|lab train|lab anatomy$")
-"""Commands that need a server, another harness's logs or an hour; their own tests give them."""
+ELSEWHERE = re.compile(r"problems.jsonl|URL|import$|lab train|lab anatomy$|rescue|route|--policy$")
+"""Commands that need a server, another harness's logs, a rescued run or an hour; their own tests give them."""
 
 
 def commands() -> list[str]:

@@ -100,7 +100,7 @@ def test_command_says_how_to_make_the_run_again(engine: Engine, problems: list[w
     wt.run(engine, problems, out=tmp_path / "run", samples=1, strategies=["greedy"], seed=7)
     written = command(wt.Run.open(tmp_path / "run").settings)
     assert written is not None
-    assert written.startswith("wrongturn run --model embedded --problems 6 --temperature 1.0")
+    assert written.startswith("wrongturn run --model embedded:graph_search --problems 6 --temperature 1.0")
     assert written.endswith("--graphs G20_2,4 --strategy greedy")
     assert "--seed 7" in written
 

@@ -732,6 +732,7 @@ def acknowledged(said: list[str]) -> set[str]:
     return {line.split()[1] for line in said if line.startswith("ack ")}
 
 
+@pytest.mark.extras
 def test_kill_9_loses_nothing_and_doubles_nothing(path):
     total, batch, chance = 280, 5, random.Random(0)
     acked: set[str] = set()

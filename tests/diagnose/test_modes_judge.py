@@ -43,6 +43,7 @@ def made_features(n: int = 300, early: float = 0.0, full: float = 0.0, seed: int
     return Features("made", failed, SOUND, tables[2], (128.0, 256.0), np.stack(tables[:2]), "regular", lengths, groups)
 
 
+@pytest.mark.extras
 def test_planted_modes_are_found() -> None:
     early = judge(made_features(early=1.5, full=0.5), **FAST)
     assert early.verdict == "committed"
@@ -56,6 +57,7 @@ def test_planted_modes_are_found() -> None:
     assert json.loads(json.dumps(late.dict(), allow_nan=False))["verdict"] == "persistent"
 
 
+@pytest.mark.extras
 def test_noise_gets_no_verdict() -> None:
     verdicts = [judge(made_features(100, seed=seed), **FAST) for seed in range(6)]
     assert sum(found.verdict != "undetermined" for found in verdicts) <= 1

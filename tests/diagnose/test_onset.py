@@ -50,6 +50,7 @@ def planted_positions(traces):
     return np.array([np.argmax(trace.ids == WRONG) / len(trace.ids) for trace in traces if not trace.correct])
 
 
+@pytest.mark.extras
 @pytest.mark.parametrize("shape", [(1, 3), (2, 2), (3, 1)])
 def test_planted_onsets_are_found_as_often_as_the_intervals_say(shape):
     """True F from 30 other crowds; of 20 studies at most three may miss it (95 %: four or more in one of sixty
