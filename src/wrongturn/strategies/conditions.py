@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -18,8 +19,25 @@ from wrongturn.signals import Signals
 HISTORIES = ("boundaries", "tokens")
 
 
+class Repeatable:
+    """A condition with a field ``draw_first``; one that reads probabilities, and those of one model, unless it says so."""
+
+    __slots__ = ()
+
+    @property
+    def needs_logprobs(self) -> bool:
+        return True
+
+    @property
+    def needs_ancestor(self) -> bool:
+        return False
+
+    def again(self) -> Self:
+        return replace(self, draw_first=True)  # type: ignore[type-var]
+
+
 @dataclass(frozen=True, slots=True)
-class Spike:
+class Spike(Repeatable):
     """Stop where the first token of a new step is more uncertain than the trace's own past: GUARD's trigger.
 
     ``boundaries`` are the tokens that end a step. ``history`` says what the quantile ``q`` is taken over: entropies at
@@ -38,19 +56,8 @@ class Spike:
         if self.history not in HISTORIES:
             raise ValueError(f"history must be one of {', '.join(HISTORIES)}, not {self.history!r}")
 
-    @property
-    def needs_logprobs(self) -> bool:
-        return True
-
-    @property
-    def needs_ancestor(self) -> bool:
-        return False
-
     def watch(self, rows: int) -> SpikeWatch:
         return SpikeWatch(self, rows)
-
-    def again(self) -> Spike:
-        return replace(self, draw_first=True)
 
 
 class SpikeWatch:
@@ -114,7 +121,7 @@ class SpikeWatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Exceeds:
+class Exceeds(Repeatable):
     """Stop where ``signal`` of the next token's distribution is above ``threshold`` (nats), from token ``after`` on.
 
     The signal is one of :mod:`wrongturn.signals`, or one of :mod:`wrongturn.divergence` known before the token is drawn
@@ -131,18 +138,11 @@ class Exceeds:
             raise ValueError(f"{self.signal!r} is not known before a token is drawn")
 
     @property
-    def needs_logprobs(self) -> bool:
-        return True
-
-    @property
     def needs_ancestor(self) -> bool:
         return self.signal in DIVERGENCE
 
     def watch(self, rows: int) -> ExceedsWatch:
         return ExceedsWatch(self, rows)
-
-    def again(self) -> Exceeds:
-        return replace(self, draw_first=True)
 
 
 class ExceedsWatch:
@@ -175,7 +175,7 @@ class ExceedsWatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Wrote:
+class Wrote(Repeatable):
     """Stop right after one of ``tokens`` was written."""
 
     tokens: tuple[int, ...]
@@ -185,15 +185,8 @@ class Wrote:
     def needs_logprobs(self) -> bool:
         return False
 
-    @property
-    def needs_ancestor(self) -> bool:
-        return False
-
     def watch(self, rows: int) -> WroteWatch:
         return WroteWatch(self, rows)
-
-    def again(self) -> Wrote:
-        return replace(self, draw_first=True)
 
 
 class WroteWatch:
