@@ -112,3 +112,17 @@ def table(title: str, *columns: str) -> Table:
         pad_edge=False,
         collapse_padding=True,
     )
+
+
+def svg_file(plot: Path | None) -> None:
+    """WrongturnError for a picture's name that does not end in .svg."""
+    if plot is not None and plot.suffix.lower() != ".svg":
+        raise WrongturnError(f"--plot {plot}: the picture is an SVG file, so its name must end in .svg")
+
+
+def write_picture(path: Path, text: str) -> None:
+    """Write a picture; WrongturnError where that cannot be done."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as problem:
+        raise WrongturnError(f"--plot {path}: {problem.strerror}") from None

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from wrongturn.cli_common import Json, Seed, count, emit, estimate, out, progress_bars, table
+from wrongturn.cli_common import Json, Seed, count, emit, estimate, out, progress_bars, svg_file, table, write_picture
 from wrongturn.errors import WrongturnError
 
 lab = typer.Typer(help="Train small reasoners, and see how learned search fails.", no_args_is_help=True)
@@ -64,7 +64,7 @@ def evaluate(
         from wrongturn.lab.picture import accuracy
 
         title = f"{found['model']}: {found['decoding']}, {problems} problems a distribution, 95 % intervals"
-        write(plot, accuracy(title, found["results"], known))
+        write_picture(plot, accuracy(title, found["results"], known))
     flat = found["results"][0] | {k: v for k, v in found.items() if k != "results"} if len(known) == 1 else found
     emit(flat, as_json, lambda _: print_accuracy(found, known))
 
@@ -109,7 +109,7 @@ def anatomy(
     if plot is not None:
         from wrongturn.lab.picture import errors
 
-        write(plot, errors(f"{name}: first errors", facts["groups"]))
+        write_picture(plot, errors(f"{name}: first errors", facts["groups"]))
     emit(facts, as_json, print_anatomy)
 
 
@@ -315,15 +315,3 @@ def finish(folder: Path, last: dict[str, float], as_json: bool) -> None:
 
     write_export(folder, folder / "export")
     emit(last | {"checkpoint": str(folder), "export": str(folder / "export")}, as_json, lambda f: out.print(f))
-
-
-def svg_file(plot: Path | None) -> None:
-    if plot is not None and plot.suffix.lower() != ".svg":
-        raise WrongturnError(f"--plot {plot}: the picture is an SVG file, so its name must end in .svg")
-
-
-def write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise WrongturnError(f"--plot {path}: {problem.strerror}") from None

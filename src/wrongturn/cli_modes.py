@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from wrongturn.cli_common import warn
+from wrongturn.cli_common import svg_file, warn, write_picture
 from wrongturn.diagnose.modes import Judgement, Published, failure_modes, published_modes
 from wrongturn.diagnose.modes.figure import Curve, svg
 from wrongturn.diagnose.modes.published import VERDICTS
@@ -37,8 +37,7 @@ def modes(
     ] = None,
 ) -> None:
     """Do failures show in an early part of the trace already, or only in all of it?"""
-    if plot is not None and plot.suffix.lower() != ".svg":
-        raise WrongturnError(f"--plot {plot}: the picture is an SVG file, so its name must end in .svg")
+    svg_file(plot)
     if compat not in (None, "published"):
         raise WrongturnError(f"--compat {compat!r} is not known (there is: 'published')")
     if compat and group is not None:
@@ -76,13 +75,6 @@ def prefixes(text: str | None) -> list[float] | None:
     if grid[0] < 1 < grid[-1]:
         raise WrongturnError(f"--grid {text!r} mixes fractions of a trace with numbers of tokens")
     return grid
-
-
-def write_picture(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as problem:
-        raise WrongturnError(f"--plot {path}: {problem.strerror}") from None
 
 
 def published_curve(found: Published) -> Curve:

@@ -10,9 +10,8 @@ from typing import Annotated, Any
 import typer
 
 import wrongturn
-from wrongturn.cli_common import Json, Seed, emit, estimate, out, progress_bars, table, warn
+from wrongturn.cli_common import Json, Seed, emit, estimate, out, progress_bars, svg_file, table, warn, write_picture
 from wrongturn.cli_locate import spec
-from wrongturn.cli_modes import write_picture
 from wrongturn.diagnose.recoverability.features import PUBLISHED
 from wrongturn.diagnose.recoverability.figure import svg
 from wrongturn.errors import WrongturnError
@@ -40,8 +39,7 @@ def recoverability(
     as_json: Json = False,
 ) -> None:
     """Do failed problems fall into regimes, by where their model departs from its ancestor, and what rescues them?"""
-    if plot is not None and plot.suffix.lower() != ".svg":
-        raise WrongturnError(f"--plot {plot}: the picture is an SVG file, so its name must end in .svg")
+    svg_file(plot)
     if not (temperature > 0 and math.isfinite(temperature)):
         raise WrongturnError(f"--temperature {temperature:g}: two models can be compared at any above 0")
     if model is not None and (ancestor is None or len(folders) > 1):

@@ -8,9 +8,20 @@ from typing import Annotated, Any
 import typer
 
 import wrongturn
-from wrongturn.cli_common import Folder, Json, Seed, emit, estimate, out, progress_bars, table, warn
+from wrongturn.cli_common import (
+    Folder,
+    Json,
+    Seed,
+    emit,
+    estimate,
+    out,
+    progress_bars,
+    svg_file,
+    table,
+    warn,
+    write_picture,
+)
 from wrongturn.cli_locate import spec
-from wrongturn.cli_modes import write_picture
 from wrongturn.errors import WrongturnError
 from wrongturn.pipeline import wait
 from wrongturn.store import Run
@@ -44,8 +55,7 @@ def rescue(
     from wrongturn.routes import rescued
     from wrongturn.routing import figure
 
-    if plot is not None and plot.suffix.lower() != ".svg":
-        raise WrongturnError(f"--plot {plot}: the picture is an SVG file, so its name must end in .svg")
+    svg_file(plot)
     run = Run.open(folder)
     options: dict[str, Any] = {} if ancestor is None else {"ancestor": ancestor}
     engine = wrongturn.open(model or spec(folder, run.settings), **options)

@@ -9,8 +9,8 @@ import typer
 from rich import box
 from rich.table import Table
 
-from wrongturn.cli_common import Folder, Json, Seed, emit, out, warn
-from wrongturn.cli_modes import say, write_picture
+from wrongturn.cli_common import Folder, Json, Seed, emit, out, svg_file, warn, write_picture
+from wrongturn.cli_modes import say
 from wrongturn.diagnose.triage import RECALL, Rule, Triage
 from wrongturn.diagnose.triage import triage as sort_out
 from wrongturn.diagnose.triage_figure import svg
@@ -29,8 +29,7 @@ def triage(
     """Which problems need no further samples, and does uncertainty tell what agreement does not?"""
     if not 0 < recall < 1:
         raise WrongturnError(f"--recall {recall:g} is no share between 0 and 1")
-    if plot is not None and plot.suffix.lower() != ".svg":
-        raise WrongturnError(f"--plot {plot}: the picture is an SVG file, so its name must end in .svg")
+    svg_file(plot)
     found = sort_out(Run.open(folder), recall=recall, seed=seed)
     for reason in found.reasons:
         warn(f"{folder}: {reason}")

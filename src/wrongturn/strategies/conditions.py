@@ -20,7 +20,7 @@ HISTORIES = ("boundaries", "tokens")
 
 
 class Repeatable:
-    """A condition with a field ``draw_first``; one that reads probabilities, and those of one model, unless it says so."""
+    """A condition with a field ``draw_first``; it reads probabilities, and those of one model, unless it says so."""
 
     __slots__ = ()
 
