@@ -18,7 +18,7 @@ def matrix(title: str, outcomes: Outcomes) -> str:
     group = np.unique(np.array(outcomes.groups), return_inverse=True)[1]
     order = np.lexsort((-np.nan_to_num(rates.mean(axis=1)), -np.nan_to_num(rates[:, 0]), group))
     height = max(1.0, _TALL / len(order))
-    width = _LABEL + _CELL * len(outcomes.operators) + 20
+    width = _LABEL + _CELL * len(outcomes.operators) + 110
     subtitle = f"{len(order)} failed problems, each row one; share of tries that are right: white none, dark all"
     parts = head(title, subtitle, width=width, height=_TOP + _TALL + 30)
     for column, name in enumerate(outcomes.operators):
@@ -31,7 +31,7 @@ def matrix(title: str, outcomes: Outcomes) -> str:
         above = _TOP + height * rows[0]
         name = outcomes.groups[int(order[rows[0]])]
         parts.append(text(_LABEL - 8, above + height * len(rows) / 2 + 4, name, anchor="end"))
-        parts.append(f'<line x1="{_LABEL - 90}" x2="{width - 20}" y1="{above:.1f}" y2="{above:.1f}" stroke="{GREY}"/>')
+        parts.append(f'<line x1="{_LABEL - 90}" x2="{width - 110}" y1="{above:.1f}" y2="{above:.1f}" stroke="{GREY}"/>')
     return "\n".join((*parts, "</svg>")) + "\n"
 
 
