@@ -143,6 +143,21 @@ def localised(model: str, run: wt.Run, seed: int = 0) -> dict[str, Any]:
     return found
 
 
+def brief(facts: Any) -> Any:
+    """The same with rare plans, rates of single problems and figures of minor subsets left out."""
+    if isinstance(facts, list):
+        return [brief(row) for row in facts]
+    if not isinstance(facts, dict):
+        return round(facts, 5) if isinstance(facts, float) else facts
+    kept = {name: brief(value) for name, value in facts.items() if name not in ("caveats", "base_rate")}
+    if "plans" in kept and isinstance(kept["plans"], dict):
+        kept["plans"] = {name: part for name, part in kept["plans"].items() if part >= 0.02}
+    if "subsets" in kept:
+        told = ("rescued", "low", "high", "n", "minus_retry", "minus_best_fixed")
+        kept["subsets"] = {name: {key: row[key] for key in told} for name, row in kept["subsets"].items()}
+    return kept
+
+
 def step_of(table: Any, trace: int, token: int) -> int:
     """The step of a trace that a token is in."""
     stops = table.stop[table.first_segment[trace] : table.first_segment[trace + 1]]
@@ -192,7 +207,7 @@ def main() -> None:
     ]
     (asked.pictures / "rescue_routers.svg").write_text(figure.routers("Both specialists", both))
     (asked.pictures / "rescue_matrix.svg").write_text(figure.matrix("Both specialists", outcomes))
-    RESULTS.write_text(json.dumps(json.loads(to_json(found)), indent=1) + "\n")
+    RESULTS.write_text(json.dumps(brief(json.loads(to_json(found))), indent=1) + "\n")
     print(json.dumps(found["deployed"], indent=1))
 
 
