@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from wrongturn.routing import Policy, follow
 from wrongturn.routing.policy import Trigger
 from wrongturn.routing.rules import Fixed, Reference, Threshold
 from wrongturn.signals import Signals
-from wrongturn.strategies.base import Context
+from wrongturn.strategies.base import Context, parse
+from wrongturn.strategies.operators import needs_ancestor
+from wrongturn.vocabulary import Interned
 
 pytestmark = pytest.mark.extras  # they take their time
 
@@ -158,6 +161,23 @@ class Untold(Scripted):
         async for chunk in super().stream(request):
             chunk.signals = Signals.empty(len(chunk.ids))
             yield chunk
+
+
+def test_what_is_tried_is_what_the_engine_can_do() -> None:
+    pair, alone = wt.open("embedded:sft", ancestor="ancestor"), wt.open("embedded:sft")
+    assert {"ban", "rewind", "steer"} <= set(rescuing.operators(pair))
+    assert "switch" not in rescuing.operators(pair)  # it has no words
+    assert not any(needs_ancestor(parse(name)) for name in rescuing.operators(alone))
+    for change, gone in (
+        ({"edits": False}, "ban"),
+        ({"logprobs": "none"}, "rewind"),
+        ({"prefix": False}, "rewind:where=random"),
+    ):
+        alone.capabilities = replace(alone.capabilities, **change)
+        assert gone not in rescuing.operators(alone)
+    assert rescuing.operators(alone) == ("retry", "greedy", "retry:temperature=1.5")
+    alone.capabilities, alone.vocabulary = pair.capabilities, Interned()
+    assert "switch" in rescuing.operators(alone)
 
 
 def test_commands(run: wt.Run, tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 from wrongturn.divergence import Divergence
 from wrongturn.engines.base import Chunk, Engine, Sampling
 from wrongturn.engines.pair import divergences
-from wrongturn.errors import WrongturnError
+from wrongturn.errors import EngineError, WrongturnError
 from wrongturn.jobs import Job, Progress, Settings, Solver, fill, same_model
 from wrongturn.signals import SignalConfig
 from wrongturn.store import Run
 from wrongturn.strategies.base import Context, Draft, parse
-from wrongturn.strategies.operators import always_the_same
+from wrongturn.strategies.operators import CUES, always_the_same
 from wrongturn.trace import Trace
 
 FOLDER, BLIND = "rescue", "blind"
@@ -27,8 +27,6 @@ FOLDER, BLIND = "rescue", "blind"
 PREFIX = "rescue:"
 """Of the strategy of a try."""
 
-PLAIN = ("retry", "greedy", "retry:temperature=1.5", "lift:where=entropy", "rewind", "rewind:where=random", "ban")
-"""Operators that need the model alone, controls among them."""
 PAIR = (
     "steer",
     "steer:kind=coverage",
@@ -44,8 +42,22 @@ PAIR = (
 
 
 def operators(engine: Engine) -> tuple[str, ...]:
-    """What is tried unless asked otherwise: whatever the engine can do."""
-    return PLAIN + PAIR if engine.ancestor is not None else PLAIN
+    """What is tried unless asked otherwise: whatever the engine (once it is ready) can do, controls among them."""
+    known = engine.capabilities
+    found = ["retry", "greedy", "retry:temperature=1.5"]
+    if known.prefix:
+        found += ["rewind:where=random"] + ["switch"] * speaks(engine)
+        if known.logprobs != "none":
+            found += ["rewind", "lift:where=entropy"] + ["ban"] * known.edits
+    return (*found, *PAIR) if engine.ancestor is not None else tuple(found)
+
+
+def speaks(engine: Engine) -> bool:
+    """Whether the model's vocabulary has words for a cue."""
+    try:
+        return engine.vocabulary is not None and bool(engine.vocabulary.encode(CUES["strategy"]))
+    except (ValueError, EngineError):  # a server's tokenizer refuses as an error of its own
+        return False
 
 
 async def rescue(

@@ -98,6 +98,7 @@ async def rescued(
     samples disagree, as where nobody grades, half as often. Raises ``WrongturnError`` where the run is another model's
     or nothing failed.
     """
+    await engine.ready()
     chosen = tuple(names or operators(engine))
     for unknowing in (False, True) if blind else (False,):
         with Run.create(run.path / (BLIND if unknowing else FOLDER), described(engine, run)) as out:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from prose import CUE, EOS, NO, WAIT, WORDS, YES, A, context
 
 import wrongturn as wt
 from wrongturn.divergence import from_logits
@@ -11,7 +12,7 @@ from wrongturn.engines.pair import divergences
 from wrongturn.errors import EngineError
 from wrongturn.strategies import parse
 from wrongturn.strategies.conditions import Exceeds
-from wrongturn.strategies.operators import always_the_same, needs_ancestor
+from wrongturn.strategies.operators import CUES, always_the_same, needs_ancestor
 
 PROBLEMS = wt.tasks.graph_search(nodes=15, hops=(2, 4), n=8, seed=5)
 COLD = wt.Sampling(0.6)
@@ -95,6 +96,17 @@ def test_what_an_engine_cannot_do_is_one_line() -> None:
         assert "\n" not in str(refused.value)
     with pytest.raises(EngineError, match="no tokens for"):
         traces(alone, "switch", PROBLEMS[:1])
+
+
+@pytest.mark.parametrize(("cue", "said"), [("strategy", WAIT), ("hint", CUE)])
+def test_a_switch_begins_with_its_words(monkeypatch: pytest.MonkeyPatch, cue: str, said: int) -> None:
+    monkeypatch.setitem(CUES, "strategy", WORDS[WAIT])
+    monkeypatch.setitem(CUES, "hint", WORDS[CUE])
+    ctx, engine = context({(): A, (WAIT,): YES, (CUE,): NO, (YES,): EOS, (NO,): EOS})
+    draft = wt.pipeline.wait(parse(f"switch:cue={cue}")(ctx))
+    assert draft.ids.tolist() == [said, YES if said == WAIT else NO, EOS]
+    assert ctx.settle(draft).injected == 1
+    assert len(engine.requests) == 1
 
 
 def test_which_operators_need_an_ancestor_and_which_never_vary() -> None:
