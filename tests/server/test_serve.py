@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,6 +25,8 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 
+import wrongturn
+from wrongturn import rescuing, routes
 from wrongturn.engines.base import Chunk, Engine, Request, Sampling
 from wrongturn.engines.embedded import Embedded
 from wrongturn.engines.openai import OpenAI
@@ -507,6 +510,21 @@ def test_our_own_client_is_content(http: httpx.Client, engine: Embedded) -> None
     known = {"vocab_size": 31, "context": 384, "top_k": 31, "logprobs": "raw", "prefix": True, "token_ids": True}
     known |= dict.fromkeys(("seeds", "echo", "prefix_caching", "streaming", "n"), True)
     assert {name: found[name] for name in known} == known
+
+
+@pytest.mark.extras
+def test_failures_are_rescued_through_a_server(tmp_path: Path) -> None:
+    with serving(Embedded("sft")) as http:
+        remote = OpenAI("sft", str(http.base_url.join("/v1")), logprobs=31, vocab_size=31)
+        asked = wrongturn.tasks.graph_search(nodes=15, hops=(5, 6), n=16, seed=3)
+        run = wrongturn.collect(remote, asked, out=tmp_path / "run", samples=2, max_tokens=192, top_k=0)
+        found = wrongturn.pipeline.wait(routes.rescued(remote, run, tries=2, blind=True))
+    tried = found.tried.outcomes
+    assert set(tried.operators) == {
+        "retry", "greedy", "retry:temperature=1.5", "lift:where=entropy", "rewind", "rewind:where=random"
+    }  # fmt: skip
+    assert set(tried.problems) == set(rescuing.failures(run))
+    assert tried.cost()[tried.operators.index("rewind")] < tried.cost()[tried.operators.index("retry")]
 
 
 @pytest.mark.torch
