@@ -107,8 +107,8 @@ def test_a_policy_treats_only_what_disagrees_within_its_budget(tmp_path: Path) -
     followed = wt.solve(engine, problems, strategy=follow.spec(str(file)), **options)
     voted = wt.solve(engine, problems, strategy="self_consistency:n=3", **options)
     treated = [bool(t.events) for t in followed]
-    assert True in treated
-    assert False in treated
+    assert any(treated)
+    assert not all(treated)
     for was, one, other in zip(treated, followed, voted, strict=True):
         if was:
             assert one.events[0]["operators"] == ["ban", "retry"]
