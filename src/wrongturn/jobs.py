@@ -124,6 +124,13 @@ def _resume(prefix: Chunk) -> Solver:
     return resume
 
 
+def settings_of(run: Run) -> Settings:
+    """How a run's traces were decoded."""
+    told = run.settings
+    plain = {name: told[name] for name in ("max_tokens", "budget", "seed", "top_k")}
+    return Settings(Sampling(**told["sampling"]), signals=SignalConfig(**told["signals"]), **plain)
+
+
 def same_model(engine: Engine, run: Run, why: str) -> None:
     """Raise ``WrongturnError`` where the engine's model is not the one that wrote the run, which alone can ``why``."""
     for name, value in engine.identity().items():

@@ -31,10 +31,9 @@ from wrongturn.diagnose.recoverability.designs import (
 )
 from wrongturn.diagnose.recoverability.designs import curve as full_curve
 from wrongturn.diagnose.table import tabulate
-from wrongturn.engines.base import Engine, Sampling
+from wrongturn.engines.base import Engine
 from wrongturn.errors import WrongturnError
-from wrongturn.jobs import Made, Progress, Settings, fill, resample_jobs, same_model
-from wrongturn.signals import SignalConfig
+from wrongturn.jobs import Made, Progress, fill, resample_jobs, same_model, settings_of
 from wrongturn.stats import Estimate
 from wrongturn.store import Failure, Run
 from wrongturn.trace import Trace
@@ -156,7 +155,7 @@ async def locate(
             _keep(known, made[0], parents)
 
     asked = Counter[tuple[str, int]]()
-    settings = _settings(run)
+    settings = settings_of(run)
     while wishes := {name: design.ask for name, design in designs.items() if design.ask is not None}:
         cuts = [
             Cut(name, ask.at, f"{CONDITION}@{ask.at}", ask.tries, asked[name, ask.at]) for name, ask in wishes.items()
@@ -228,13 +227,6 @@ def _located(table: Any, i: int, trace: Trace, design: Design) -> Located:
         step if known else None,
         int(table.onset[i]) if known else None,
     )
-
-
-def _settings(run: Run) -> Settings:
-    """How the run's own traces were decoded."""
-    told = run.settings
-    plain = {name: told[name] for name in ("max_tokens", "budget", "seed", "top_k")}
-    return Settings(Sampling(**told["sampling"]), signals=SignalConfig(**told["signals"]), **plain)
 
 
 def _plain(onset: Onset) -> dict[str, Any]:

@@ -9,14 +9,15 @@ that a trace failed is all they are told.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from wrongturn.diagnose.recoverability.outcomes import PREFIX
 from wrongturn.divergence import Divergence
-from wrongturn.engines.base import Chunk, Engine, Sampling
+from wrongturn.engines.base import Chunk, Engine
 from wrongturn.engines.pair import divergences
 from wrongturn.errors import EngineError, WrongturnError
-from wrongturn.jobs import Job, Progress, Settings, Solver, fill, same_model
-from wrongturn.signals import SignalConfig
+from wrongturn.jobs import Job, Progress, Settings, Solver, fill, same_model, settings_of
 from wrongturn.store import Run
 from wrongturn.strategies.base import Context, Draft, parse
 from wrongturn.strategies.operators import CUES, always_the_same
@@ -24,8 +25,6 @@ from wrongturn.trace import Trace
 
 FOLDER, BLIND = "rescue", "blind"
 """Where in a run its tries are: those of failed problems, and those of problems whose samples disagree."""
-PREFIX = "rescue:"
-"""Of the strategy of a try."""
 
 PAIR = (
     "steer",
@@ -69,21 +68,20 @@ async def rescue(
     tries: int | Mapping[str, int] = 12,
     most: int | None = None,
     blind: bool = False,
+    known: dict[str, Divergence] | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> None:
     """Try the run's failed problems (the first ``most``) ``tries`` times with each operator; the traces join ``out``.
 
     ``tries`` may be told operator by operator; one that always does the same is tried once. ``blind``: as where nobody
-    grades, problems whose samples disagree are tried, and operators are shown all of these. Raises ``WrongturnError``
-    where there is no such problem.
+    grades, problems whose samples disagree are tried, and operators are shown all of these. ``known`` keeps what was
+    scored from one call to the next. Raises ``WrongturnError`` where there is no such problem.
     """
     shown = (flagged if blind else failures)(run)
     chosen = dict(list(shown.items())[:most])
     solvers = {name: parse(name) for name in names}
     times = {name: 1 if always_the_same(solver) else wanted(tries, name) for name, solver in solvers.items()}
-    known: dict[str, Divergence] = {}
-    if engine.ancestor is not None:
-        known = await divergences(engine, engine.ancestor, [t for found in chosen.values() for t in found], progress)
+    known = {} if known is None else known
     problems = run.problems()
     out.add_problems(problems[name] for name in chosen)
     todo = [
@@ -92,7 +90,12 @@ async def rescue(
         for spec, solver in solvers.items()
         for k in range(times[spec])
     ]
-    await fill(engine, out, todo, settings_of(run), progress, "blind" if blind else "rescue")
+    if engine.ancestor is not None:
+        stored = out.done()
+        left = {job.problem.id for job in todo if job.id not in stored}
+        asked = [trace for name in left for trace in chosen[name] if trace.id not in known]
+        known |= await divergences(engine, engine.ancestor, sorted(asked, key=lambda trace: trace.id), progress)
+    await fill(engine, out, todo, _settings(run), progress, "blind" if blind else "rescue")
 
 
 def wanted(tries: int | Mapping[str, int], name: str) -> int:
@@ -136,13 +139,6 @@ def _samples(run: Run) -> dict[str, list[Trace]]:
     return {name: traces for name, traces in by_problem.items() if traces}
 
 
-def settings_of(run: Run) -> Settings:
-    """How the run's own traces were decoded; alternatives are not stored again."""
-    told = run.settings
-    plain = {name: told[name] for name in ("max_tokens", "budget", "seed")}
-    return Settings(Sampling(**told["sampling"]), signals=SignalConfig(**told["signals"]), top_k=0, **plain)
-
-
 def described(engine: Engine, run: Run) -> dict[str, Any]:
     """What the tries of a run depend on besides their operators.
 
@@ -150,7 +146,12 @@ def described(engine: Engine, run: Run) -> dict[str, Any]:
     """
     same_model(engine, run, "be rescued")
     ancestor = None if engine.ancestor is None else engine.ancestor.identity()
-    return engine.identity() | {"rescues": run.path.name, "ancestor": ancestor} | settings_of(run).dict()
+    return engine.identity() | {"rescues": run.path.name, "ancestor": ancestor} | _settings(run).dict()
+
+
+def _settings(run: Run) -> Settings:
+    """How the run's own traces were decoded; alternatives are not stored again."""
+    return replace(settings_of(run), top_k=0)
 
 
 def _after(failed: Sequence[Trace], known: Mapping[str, Divergence], solver: Solver) -> Solver:

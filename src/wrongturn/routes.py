@@ -102,7 +102,7 @@ async def rescued(
     chosen = tuple(names or operators(engine))
     for unknowing in (False, True) if blind else (False,):
         with Run.create(run.path / (BLIND if unknowing else FOLDER), described(engine, run)) as out:
-            options: dict[str, Any] = {"most": most, "blind": unknowing, "progress": progress}
+            options: dict[str, Any] = {"most": most, "blind": unknowing, "known": {}, "progress": progress}
             least = math.ceil(tries / 2) if unknowing else tries
             await rescue(engine, run, out, chosen, tries=least, **options)
             outcomes = read_outcomes(out)
