@@ -20,7 +20,8 @@ from wrongturn.routing import Policy, follow
 from wrongturn.routing.policy import Trigger
 from wrongturn.routing.rules import Fixed, Reference, Threshold
 from wrongturn.signals import Signals
-from wrongturn.strategies.base import Context, parse
+from wrongturn.strategies.base import Context
+from wrongturn.strategies.named import parse
 from wrongturn.strategies.operators import needs_ancestor
 from wrongturn.vocabulary import Interned
 

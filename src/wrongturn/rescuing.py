@@ -19,7 +19,8 @@ from wrongturn.engines.pair import divergences
 from wrongturn.errors import EngineError, WrongturnError
 from wrongturn.jobs import Job, Progress, Settings, Solver, fill, same_model, settings_of
 from wrongturn.store import Run
-from wrongturn.strategies.base import Context, Draft, parse
+from wrongturn.strategies.base import Context, Draft
+from wrongturn.strategies.named import parse
 from wrongturn.strategies.operators import CUES, always_the_same
 from wrongturn.trace import Trace
 

@@ -22,7 +22,7 @@ from wrongturn.recoverability import Source, examine
 from wrongturn.rescuing import BLIND, FOLDER, described, operators, rescue
 from wrongturn.routing import Comparison, Deployment, Policy, compare, deploy, fit_policy
 from wrongturn.store import Run
-from wrongturn.strategies.base import parse
+from wrongturn.strategies.named import parse
 from wrongturn.strategies.operators import needs_ancestor
 
 PLAIN = (*fallback.PER_TRACE, *fallback.TOGETHER)

@@ -15,7 +15,8 @@ import numpy as np
 from wrongturn.diagnose.recoverability import fallback, features
 from wrongturn.errors import WrongturnError
 from wrongturn.routing.policy import Policy
-from wrongturn.strategies.base import Context, Draft, parse, strategy
+from wrongturn.strategies.base import Context, Draft
+from wrongturn.strategies.named import parse, strategy
 from wrongturn.strategies.operators import always_the_same
 from wrongturn.strategies.votes import majority
 

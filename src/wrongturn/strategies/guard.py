@@ -6,8 +6,9 @@ from typing import Annotated
 
 import numpy as np
 
-from wrongturn.strategies.base import Between, Context, Count, Draft, OneOf, Share, strategy
+from wrongturn.strategies.base import Context, Draft
 from wrongturn.strategies.conditions import HISTORIES, AnyOf, Spike, Wrote
+from wrongturn.strategies.named import Between, Count, OneOf, Share, strategy
 from wrongturn.triggers import RULES
 
 BRANCHES = (

@@ -18,8 +18,9 @@ import numpy as np
 
 from wrongturn.engines.edits import Ban, Mix
 from wrongturn.errors import EngineError
-from wrongturn.strategies.base import Between, Context, Count, Draft, Named, OneOf, Share, strategy
+from wrongturn.strategies.base import Context, Draft
 from wrongturn.strategies.conditions import Exceeds
+from wrongturn.strategies.named import Between, Count, Named, OneOf, Share, strategy
 
 RUN = math.nan
 """As a temperature: the run's own."""

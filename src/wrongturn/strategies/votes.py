@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from wrongturn.strategies.base import Context, Count, Draft, strategy
+from wrongturn.strategies.base import Context, Draft
+from wrongturn.strategies.named import Count, strategy
 
 
 @strategy
