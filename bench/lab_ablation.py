@@ -26,9 +26,9 @@ import torch
 from wrongturn import stats
 from wrongturn.cli_common import count
 from wrongturn.lab import picture
-from wrongturn.lab.data import Recipe
 from wrongturn.lab.evaluate import fresh, plain
 from wrongturn.lab.forcing import forced, token_roles
+from wrongturn.lab.graph_examples import GraphRecipe
 from wrongturn.lab.train import TrainConfig, train
 from wrongturn.tasks import graphs as gs
 
@@ -39,10 +39,10 @@ ROLES = {"path": "path", "neighbour": "neighbour", "node": "next node", "close":
 GRAPHS = ("G15_2,4", "G15_5,6")
 PLACES = ("1st", "2nd", "later")
 
-BASE = Recipe(growth=1.0, drill_until=1.0)
+BASE = GraphRecipe(growth=1.0, drill_until=1.0)
 NO_LISTING = {"listing": 0.0, "listing_end": 0.0}
 NO_TRAVERSAL = {"traversal": 0.0, "traversal_end": 0.0}
-CALENDAR = {"growth": Recipe().growth, "drill_until": Recipe().drill_until}
+CALENDAR = {"growth": GraphRecipe().growth, "drill_until": GraphRecipe().drill_until}
 PLAIN = {"look_back": ()}
 VARIANTS: dict[str, tuple[str, float, dict[str, Any], dict[str, Any]]] = {  # text, length, training, recipe
     "base": ("base", 1, {}, {}),
@@ -67,6 +67,8 @@ def config(name: str, tokens: int, seed: int) -> TrainConfig:
 def measure(name: str, tokens: int, seed: int, runs: Path, held_out: dict[str, list[gs.Query]]) -> dict[str, Any]:
     """Train (or read what was trained) and measure: facts of one variant."""
     made = config(name, tokens, seed)
+    assert isinstance(made.recipe, GraphRecipe)
+    gold = made.recipe.gold
     folder = runs / f"{name}-{seed}"
     model = train(made, folder, evaluate_every=EVERY)
     log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -77,10 +79,10 @@ def measure(name: str, tokens: int, seed: int, runs: Path, held_out: dict[str, l
     facts["seconds"] = log[-1]["seconds"]
     facts["reached"] = {role: next((r["tokens"] for r in curve.values() if r[role] >= REACHED), None) for role in ROLES}
     for graphs in GRAPHS:
-        found = forced(model, held_out[graphs], made.recipe.order)
+        found = forced(model, held_out[graphs], gold)
         exact = plain(stats.proportion(round(found["exact"] * N), N))
         facts[graphs] = {"exact": exact} | {role: found[role] for role in ROLES}
-    placed = forced(model, held_out[GRAPHS[0]], made.recipe.order, places)
+    placed = forced(model, held_out[GRAPHS[0]], gold, places)
     facts["places"] = {place: placed[place] for place in PLACES}
     return facts | {"curve": list(curve.values())}
 

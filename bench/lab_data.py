@@ -2,8 +2,9 @@
 
     python bench/lab_data.py
 
-An example is a drawn graph, checked against the split, its prompt and its gold trace as token ids. "plain" is the
-generator that draws one problem at a time (and knows no split). The second part draws training and test graphs
+An example is a drawn graph, checked against the split, its prompt and a right trace as token ids; "dfs" and "best" are
+the searches in other orders. "plain" is the generator that draws one problem at a time (and knows no split), and writes
+the breadth-first trace. The second part draws training and test graphs
 without a split and counts test graphs whose twin (the same hash, then isomorphic by networkx) was trained on.
 Writes bench/results/lab_data.json.
 """
@@ -15,6 +16,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -23,10 +25,12 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import networkx as nx
 import numpy as np
 
-from wrongturn.lab import data, split
+from wrongturn.lab import split
+from wrongturn.lab.graph_examples import GraphRecipe, searches
 from wrongturn.tasks import graphs as gs
 
 NAMES = ("G15_2,4", "G20_2,4", "G15_5,6", "G20_5,6")
+TASKS = {"examples": "graph_search", "dfs": "graph_search_dfs", "best": "graph_search_best"}
 
 
 def rate(work: Callable[[], int], rounds: int = 7) -> float:
@@ -46,15 +50,19 @@ def speed() -> dict[str, dict[str, float]]:
         d, rng = gs.Distribution.parse(name), np.random.default_rng(0)
         stream = d.queries(0)
 
-        def fast(d=d, rng=rng) -> int:
-            return len(data.searches(rng, d.nodes, d.hops, 1024))
+        def fast(task: str, d=d, rng=rng) -> int:
+            return len(searches(rng, d.nodes, d.hops, 1024, task))
 
         def plain(stream=stream) -> int:
             return sum(bool(gs.prompt_ids(q) and gs.gold(q)) for q in (next(stream) for _ in range(300)))
 
-        found[name] = {"examples": rate(fast), "plain": rate(plain)}
+        found[name] = {column: rate(partial(fast, task)) for column, task in TASKS.items()}
+        found[name]["plain"] = rate(plain)
     rng = np.random.default_rng(0)
-    found["training mix"] = {"examples": rate(lambda: len(data.examples(data.Recipe(), rng, 1.0, 1024)))}
+    found["training mix"] = {
+        column: rate(lambda task=task: len(GraphRecipe(task=task).examples(rng, 1.0, 1024)))
+        for column, task in TASKS.items()
+    }
     return found
 
 

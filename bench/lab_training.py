@@ -24,8 +24,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 import transformers
 
-from wrongturn.lab.data import Recipe, batches
+from wrongturn.lab.data import batches
 from wrongturn.lab.export import llama_config
+from wrongturn.lab.graph_examples import GraphRecipe
 from wrongturn.lab.model import ModelConfig, Reasoner
 from wrongturn.lab.train import TrainConfig, optimizers, trace_loss, update
 
@@ -71,7 +72,7 @@ def trainer(made: list[Batch], own_batches: bool) -> float:
     with tempfile.TemporaryDirectory() as out:
         settings = transformers.TrainingArguments(
             out,
-            per_device_train_batch_size=Recipe().batch if own_batches else 1,
+            per_device_train_batch_size=GraphRecipe().batch if own_batches else 1,
             max_steps=len(made),
             learning_rate=2e-3,
             use_cpu=True,
@@ -90,7 +91,7 @@ def trainer(made: list[Batch], own_batches: bool) -> float:
 
 def main() -> None:
     torch.set_num_threads(1)
-    stream = (b for group in range(-(-STEPS // 16)) for b in batches(Recipe(), 0, 16 * group, 1.0))
+    stream = (b for group in range(-(-STEPS // 16)) for b in batches(GraphRecipe(), 0, 16 * group, 1.0))
     made = [(torch.from_numpy(ids), torch.from_numpy(weights)) for ids, weights in stream][:STEPS]
     tokens = sum(int((ids != 0).sum()) for ids, _ in made)
     sides = {"ours, muon": ours(made, "muon"), "ours, adamw": ours(made, "adamw")}

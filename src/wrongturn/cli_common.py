@@ -17,6 +17,7 @@ from rich.table import Table
 
 import wrongturn
 from wrongturn.errors import WrongturnError
+from wrongturn.tasks.countdown import Countdown
 
 # No markup: what is printed are models' answers and users' paths, and "[/b]" in one is no tag.
 out, err = Console(markup=False, emoji=False), Console(stderr=True, markup=False, emoji=False)
@@ -26,7 +27,12 @@ DISTRIBUTIONS = ("G15_2,4", "G15_5,6", "G20_5,6")
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything drawn: same seed, same result.")]
 Graphs = Annotated[
-    list[str], typer.Option("--graphs", help="Graph distribution, G<nodes>_<shortest>,<longest path>; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--graphs",
+        help="G<nodes>_<shortest>,<longest path>, of Countdown C<numbers>; repeatable. "
+        f"Default: {' '.join(DISTRIBUTIONS)}; C3 C4.",
+    ),
 ]
 Folder = Annotated[Path, typer.Argument(help="A run folder.")]
 
@@ -35,10 +41,13 @@ class Interrupted(Exception):
     """Ctrl-C during long work."""
 
 
-def graph_problems(graphs: list[str], n: int, seed: int) -> list[wrongturn.Problem]:
-    """``n`` graph-search problems of each distribution."""
-    task = wrongturn.tasks.GraphSearch()
-    return [problem for name in graphs for problem in task.problems(name, n, seed)]
+def search_problems(name: str, distributions: list[str] | None, n: int, seed: int) -> list[wrongturn.Problem]:
+    """``n`` problems of each distribution of a search task; WrongturnError for a task that makes none."""
+    task = wrongturn.tasks.get(name)
+    if not isinstance(task, (wrongturn.tasks.GraphSearch, Countdown)):
+        raise WrongturnError(f"--task {name} needs a file of problems: only search tasks make their own")
+    usual = ("C3", "C4") if isinstance(task, Countdown) else DISTRIBUTIONS
+    return [problem for each in distributions or usual for problem in task.problems(each, n, seed)]
 
 
 def count(text: str, option: str = "--tokens") -> int:

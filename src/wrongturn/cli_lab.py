@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from wrongturn.cli_common import Json, Seed, emit, estimate, out, progress_bars, svg_file, table, write_picture
+from wrongturn.cli_common import Json, Seed, emit, estimate, out, progress_bars, svg_file, table, warn, write_picture
 from wrongturn.cli_train import export, posttrain, train
 from wrongturn.errors import WrongturnError
 
@@ -18,7 +19,7 @@ lab.command()(export)
 
 Distributions = Annotated[
     list[str] | None,
-    typer.Option("--graphs", help="G<nodes>_<shortest>,<longest path>; repeatable. Default: the published six."),
+    typer.Option("--graphs", help="G<nodes>_<shortest>,<longest path>, Countdown: C<numbers>. Default: the task's."),
 ]
 Plot = Annotated[Path | None, typer.Option(help="Write the picture to this .svg file.")]
 Problems = Annotated[int, typer.Option("--problems", "-n", min=1, help="Problems per distribution.")]
@@ -37,16 +38,16 @@ def evaluate(
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """How often a reasoner finds the path, and how often its whole trace is right."""
+    """How often a reasoner finds the path (Countdown: a solution), and how often its whole trace is right."""
     from wrongturn.lab import published
     from wrongturn.lab.evaluate import evaluate as measure
 
     svg_file(plot)
     with progress_bars() as progress:
-        found = measure(
-            checkpoint, graphs or published.DISTRIBUTIONS, n=problems, seed=seed, sampled=sampled, progress=progress
-        )
-    known = [published.accuracy(row["distribution"], found["layers"], found["heads"]) for row in found["results"]]
+        found = measure(checkpoint, graphs, n=problems, seed=seed, sampled=sampled, progress=progress)
+    of_breadth_first = found["task"] == "graph_search"
+    size = found["layers"], found["heads"]
+    known = [published.accuracy(row["distribution"], *size) if of_breadth_first else None for row in found["results"]]
     if plot is not None:
         from wrongturn.lab.picture import accuracy
 
@@ -57,7 +58,8 @@ def evaluate(
 
 
 def print_accuracy(found: dict[str, Any], known: list[tuple[float, float] | None]) -> None:
-    shown = table(f"{found['model']}, {found['decoding']}, %", "graphs", "path", "whole trace", "published", "errors")
+    title = f"{found['model']}, {found['task']}, {found['decoding']}, %"
+    shown = table(title, "", "answer", "whole trace", "published", "errors")
     for row, figures in zip(found["results"], known, strict=True):
         low, high = figures or (None, None)
         theirs = "–" if low is None else f"{low:.1f}" if low == high else f"{low:.0f} – {high:.0f}"
@@ -68,11 +70,11 @@ def print_accuracy(found: dict[str, Any], known: list[tuple[float, float] | None
         column.no_wrap = True
     out.print(shown)
     size = f"{found['layers']} layers x {found['heads']} heads"
-    out.print(
-        f"{found['results'][0]['path_accuracy']['n']} problems each, {size}, {found['seconds']} s; errors: the most "
-        f"frequent.\nPublished: the same size, else the range over five sizes (paths or traces: not said).",
-        style="dim",
-    )
+    n = found["results"][0]["path_accuracy"]["n"]
+    legend = f"{n} problems each, {size}, {found['seconds']} s; errors: the most frequent."
+    if any(known):
+        legend += "\nPublished: the same size, else the range over five sizes (paths or traces: not said)."
+    out.print(legend, style="dim")
 
 
 @lab.command()
@@ -87,23 +89,37 @@ def anatomy(
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """What the first wrong token of a failed search does, and what the published observations say about it."""
-    from wrongturn.lab.anatomy import anatomy as dissect
+    """What the first wrong token of a failed search does, what of it was in vain; of Countdown, the four habits."""
+    from wrongturn.lab.anatomy import anatomies
 
     svg_file(plot)
     traces, asked, name = searches(source, graphs, problems, samples, seed)
-    facts: dict[str, Any] = {"source": name} | dissect(traces, asked).dict()
+    found = [one.dict() for one in anatomies(traces, asked)]
+    unchecked = Counter(t.task for t in traces) - Counter({one["task"]: len(traces) for one in found})
+    for task, n in unchecked.items():
+        warn(f"{name}: {n} traces of {task} left out, whose tokens cannot be checked")
     if plot is not None:
-        from wrongturn.lab.picture import errors
+        write_picture(plot, drawn(name, found))
+    flat = found[0] if len(found) == 1 else {"tasks": found}
+    emit({"source": name} | flat, as_json, print_anatomies)
 
-        write_picture(plot, errors(f"{name}: first errors", facts["groups"]))
-    emit(facts, as_json, print_anatomy)
+
+def drawn(name: str, found: list[dict[str, Any]]) -> str:
+    """Task by task the first errors, and the habits where it has them."""
+    from wrongturn.lab import picture
+
+    pictures = []
+    for one in found:
+        title = name if len(found) == 1 else f"{name}, {one['task']}"
+        pictures.append(picture.errors(f"{title}: first errors", one["groups"]))
+        if "habits" in one:
+            pictures.append(picture.habits(f"{title}: habits, 95 % intervals", one["habits"]["groups"]))
+    return picture.stack(pictures)
 
 
 def searches(source: str | None, graphs: list[str] | None, n: int, samples: int, seed: int):
     """Traces and problems of a run's plain samples, or fresh ones of a model; and what to call them."""
     import wrongturn
-    from wrongturn.lab import published
     from wrongturn.lab.evaluate import sample
 
     if source is not None and (Path(source) / "run.json").exists():
@@ -112,28 +128,54 @@ def searches(source: str | None, graphs: list[str] | None, n: int, samples: int,
         run = wrongturn.Run.open(source)
         return list(run.traces(strategy="sample")), run.problems(), source
     with progress_bars() as progress:
-        traces, asked = sample(
-            source, graphs or published.DISTRIBUTIONS, n=n, samples=samples, seed=seed, progress=progress
-        )
+        traces, asked = sample(source, graphs, n=n, samples=samples, seed=seed, progress=progress)
     return traces, asked, source or "packaged"
+
+
+def print_anatomies(facts: dict[str, Any]) -> None:
+    for one in facts.get("tasks", [facts]):
+        print_anatomy(one)
 
 
 def print_anatomy(facts: dict[str, Any]) -> None:
     kinds = list(facts["groups"][0]["shares"])
-    first = table("First errors, % of all traces", "graphs", *kinds, "failed")
+    first = table(f"{facts['task']}: first errors, % of all traces", "", *kinds, "failed")
     for group in facts["groups"]:
         shares = (f"{100 * group['shares'][kind]['value']:.1f}" for kind in kinds)
         first.add_row(group["distribution"], *shares, f"{group['failed']} of {group['traces']}")
     out.print(first)
-    held = table("Published observations", "observation", "verdict", "here, %", "problems")
-    for claim in facts["claims"]:
-        held.add_row(claim["text"], claim["verdict"], estimate(claim["estimate"]), str(claim["n"]))
-    held.columns[2].no_wrap = True
-    out.print(held)
+    if facts["claims"]:
+        held = table("Observations published of breadth-first search", "observation", "verdict", "here, %", "problems")
+        for claim in facts["claims"]:
+            held.add_row(claim["text"], claim["verdict"], estimate(claim["estimate"]), str(claim["n"]))
+        held.columns[2].no_wrap = True
+        out.print(held)
+    if "habits" in facts:
+        print_habits(facts["habits"])
     steps = facts["failed_steps"]
     out.print(
-        f"Failed steps: {estimate(steps['right'])} % of the expansions of right traces,\n"
-        f"{estimate(steps['wrong'])} % of wrong ones. Wrong from right within a problem (AUROC):\n"
+        f"Failed steps: {estimate(steps['right'])} % of the {'steps' if 'habits' in facts else 'expansions'} of right "
+        f"traces,\n{estimate(steps['wrong'])} % of wrong ones. Wrong from right within a problem (AUROC):\n"
         f"{estimate(steps['within'], percent=False)}, {steps['within']['n']} problems; by length alone "
         f"{estimate(steps['length_within'], percent=False)}."
     )
+
+
+def print_habits(habits: dict[str, Any]) -> None:
+    for group in habits["groups"]:
+        n = group["traces"]
+        title = f"{group['distribution']}: habits in right and wrong traces ({n['right']} of {n['all']} are right)"
+        shown = table(title, "", "right, %", "wrong, %", "lines, right", "lines, wrong")
+        for habit, of in group["habits"].items():
+            shares = (estimate(of[kind]["share"], digits=0) for kind in ("right", "wrong"))
+            counts = (estimate(of[kind]["count"], percent=False, digits=0) for kind in ("right", "wrong"))
+            shown.add_row(habit.replace("_", " "), *shares, *counts)
+        out.print(shown)
+    tells = table("Wrong from right by such lines (AUROC)", "", "all traces", "within a problem", "problems")
+    for habit, within in habits["within"].items():
+        pooled = habits["pooled"][habit]
+        all_traces = "–" if pooled is None else f"{pooled:.2f}"
+        tells.add_row(habit.replace("_", " "), all_traces, estimate(within, percent=False), str(within["n"]))
+    length = habits["length_within"]
+    tells.add_row("length alone", "", estimate(length, percent=False), str(length["n"]))
+    out.print(tells)

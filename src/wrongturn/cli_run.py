@@ -14,7 +14,7 @@ import typer
 
 import wrongturn
 from wrongturn import pipeline
-from wrongturn.cli_common import DISTRIBUTIONS, Graphs, Json, Seed, count, emit, graph_problems, out, progress_bars
+from wrongturn.cli_common import Graphs, Json, Seed, count, emit, out, progress_bars, search_problems
 from wrongturn.cli_show import print_summary
 from wrongturn.engines import SPECS, Engine
 from wrongturn.errors import WrongturnError
@@ -37,7 +37,7 @@ class Asked:
         str | None,
         typer.Argument(
             metavar="PROBLEMS",
-            help="A file of problems (.jsonl, .csv, .parquet) or hf:DATASET; without one, graph-search problems.",
+            help="A file of problems (.jsonl, .csv, .parquet) or hf:DATASET; without one, problems of a search task.",
         ),
     ] = None
     model: Annotated[str, typer.Option("--model", "-m", "--engine", help=f"One of {', '.join(SPECS)}.")] = "embedded"
@@ -52,7 +52,8 @@ class Asked:
         str | None, typer.Option(help="The model it was trained from, decoded beside it: for steers and some policies.")
     ] = None
     task: Annotated[
-        str | None, typer.Option(help="How answers are read and graded: math, numeric, choice, exact, gsm8k, …")
+        str | None,
+        typer.Option(help="How answers are read and graded: math, numeric, choice, exact, gsm8k, countdown_search, …"),
     ] = None
     prompt: Annotated[
         str | None, typer.Option(help="Field of the file with the question. Default: the first of the usual names.")
@@ -62,7 +63,7 @@ class Asked:
     allow_code: Annotated[
         bool, typer.Option("--allow-code", help="Grade programs the model wrote by running them, in no sandbox.")
     ] = False
-    graphs: Graphs = DISTRIBUTIONS  # type: ignore[assignment]  # typer wants a list in the annotation
+    graphs: Graphs = None
     problems: Annotated[
         int | None,
         typer.Option("--problems", "-n", min=1, help="Problems of each distribution (50) or of the file (all)."),
@@ -95,7 +96,7 @@ class Asked:
     def read(self) -> list[wrongturn.Problem]:
         """The problems."""
         if self.source is None:
-            return graph_problems(list(self.graphs), self.problems or 50, self.seed)
+            return search_problems(self.task or "graph_search", self.graphs, self.problems or 50, self.seed)
         if self.allow_code:
             wrongturn.tasks.allow_code()
         return wrongturn.tasks.read_problems(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,19 +14,17 @@ from wrongturn.errors import WrongturnError
 
 posttrain = typer.Typer(help="Train a reasoner further (extra: wrongturn\\[lab]).", no_args_is_help=True)
 
-TASKS = ("graph_search",)
-
 Out = Annotated[Path, typer.Option("--out", "-o", help="Checkpoint folder; the same command resumes it.")]
 Device = Annotated[str, typer.Option(help="'auto' (a GPU if there is one), 'cpu' or 'cuda'.")]
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile: slow to begin, then faster.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: all.")]
 Ancestor = Annotated[str, typer.Argument(help="A checkpoint or exported folder, or a packaged model.")]
-Goal = Annotated[str, typer.Option("--graphs", help="The distribution to get better at.")]
+Goal = Annotated[str, typer.Option("--graphs", help="The distribution to get better at (Countdown: C4).")]
 Lr = Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")]
 
 
 def train(
-    task: Annotated[str, typer.Argument(help="What to learn; there is 'graph_search'.")],
+    task: Annotated[str, typer.Argument(help="graph_search, graph_search_dfs, graph_search_best or countdown_search.")],
     folder: Out,
     tokens: Annotated[str, typer.Option(help="Training tokens, e.g. 42M.")] = "42M",
     layers: Annotated[int, typer.Option(min=1)] = 4,
@@ -47,22 +44,18 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node 8 -m wrongturn lab train …
     """
-    if task not in TASKS:
-        near = get_close_matches(task, TASKS, 1, 0.4)
-        raise WrongturnError(
-            f"unknown task {task!r} ({f'did you mean {near[0]!r}' if near else 'there is'}: {TASKS[0]})"
-        )
+    from wrongturn.lab import recipes
+
+    recipe = recipes.recipe(task, batch)
     if width % heads or (width // heads) % 16:
         raise WrongturnError(f"--width {width} with --heads {heads}: a head's size must be a multiple of 16")
     if optimizer not in ("muon", "adamw"):
         raise WrongturnError(f"unknown optimizer {optimizer!r} (expected 'muon' or 'adamw')")
     with torch_at_hand(threads):
-        from wrongturn.lab.data import Recipe
         from wrongturn.lab.machine import here
         from wrongturn.lab.model import ModelConfig
         from wrongturn.lab.train import TrainConfig
-    model = ModelConfig(layers=layers, heads=heads, width=width, ffn=ffn)
-    recipe = Recipe(batch=batch)
+    model = ModelConfig(len(recipes.words(task)), layers, heads, width, ffn, recipe.context)
     config = TrainConfig(model=model, recipe=recipe, tokens=count(tokens), lr=lr, optimizer=optimizer, seed=seed)
     fit(config, folder, here(device, compile), None, as_json)
 
@@ -81,11 +74,12 @@ def sft(
 ) -> None:
     """Supervised: go on with right searches of one distribution."""
     with torch_at_hand(threads):
-        from wrongturn.lab.data import Recipe
         from wrongturn.lab.machine import here
+        from wrongturn.lab.recipes import only
         from wrongturn.lab.train import TrainConfig
-    model, start, sha = beginning(ancestor)
-    config = TrainConfig(model=model, recipe=Recipe.only(graphs), tokens=count(tokens), lr=lr, seed=seed, ancestor=sha)
+    model, start, sha, task = beginning(ancestor)
+    recipe = only(task, graphs)
+    config = TrainConfig(model=model, recipe=recipe, tokens=count(tokens), lr=lr, seed=seed, ancestor=sha)
     fit(config, folder, here(device), start, as_json)
 
 
@@ -109,7 +103,9 @@ def grpo(
     with torch_at_hand(threads):
         from wrongturn.lab.grpo import GrpoConfig
         from wrongturn.lab.grpo import train as reinforce
-    model, start, sha = beginning(ancestor)
+    model, start, sha, task = beginning(ancestor)
+    if task != "graph_search":
+        raise WrongturnError(f"{ancestor} has learned {task}; 'posttrain grpo' reinforces graph_search alone")
     config = GrpoConfig(model, graphs, steps, prompts, samples, reward=reward, lr=lr, seed=seed, ancestor=sha)
     finish(folder, followed(lambda tell: reinforce(config, folder, start=start, report=tell), steps), as_json)
 
@@ -147,11 +143,13 @@ def torch_at_hand(threads: int) -> Iterator[None]:
 
 
 def beginning(ancestor: str):
-    """Shape, weights and fingerprint of what a training starts from."""
+    """Shape, weights, fingerprint and task of what a training starts from."""
     from wrongturn.engines.embedded import model_folder
     from wrongturn.lab.checkpoints import ancestor as weights
+    from wrongturn.lab.folders import layout
 
-    return weights(model_folder(ancestor))
+    folder = model_folder(ancestor)
+    return *weights(folder), layout(folder).task
 
 
 def fit(config: Any, folder: Path, machine: Any, start: dict[str, Any] | None, as_json: bool) -> None:
@@ -170,7 +168,8 @@ def followed(work: Callable[[Callable[[dict[str, float]], None]], object], total
 
         def tell(record: dict[str, float]) -> None:
             last.update(record)
-            shown = {"loss": ".3f", "reward": ".3f", "tokens_per_second": ",.0f", "exact": ".1%", "peak_share": ".1%"}
+            shown = {"loss": ".3f", "reward": ".3f", "tokens_per_second": ",.0f"}
+            shown |= {"exact": ".1%", "right": ".1%", "peak_share": ".1%"}
             what = ", ".join(f"{name} {last[name]:{form}}" for name, form in shown.items() if name in last)
             progress(f"training {what}", int(record["step" if "reward" in record else "tokens"]), total)
 

@@ -10,11 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wrongturn.lab import data, draw, split
-from wrongturn.lab.data import GROUP, Recipe, batches
+from wrongturn.lab import draw, split
+from wrongturn.lab import graph_examples as ge
+from wrongturn.lab.data import GROUP, batches
+from wrongturn.lab.graph_examples import GraphRecipe
 from wrongturn.tasks import graphs as gs
 
-RECIPE = Recipe(nodes=6, start_nodes=(4, 5), batch=4)
+RECIPE = GraphRecipe(nodes=6, start_nodes=(4, 5), batch=4)
 
 
 def renamed(query: gs.Query, rng: random.Random) -> gs.Query:
@@ -57,7 +59,7 @@ def test_hashes_tell_small_graphs_apart() -> None:
 def test_drawn_graphs_are_those_of_the_task() -> None:
     """Means over many graphs of what a search sees, against the plain generator; and the gold trace is the same."""
     rng = np.random.default_rng(0)
-    made = data.searches(rng, 15, (2, 4), 1500)
+    made = ge.searches(rng, 15, (2, 4), 1500)
     stream = gs.Distribution.parse("G15_2,4").queries(0)
     plain = [next(stream) for _ in range(1500)]
     seen: list[gs.Query] = []
@@ -82,7 +84,7 @@ def test_drawn_graphs_are_those_of_the_task() -> None:
 
 
 def test_path_lengths_are_uniform() -> None:
-    made = data.searches(np.random.default_rng(1), 15, (2, 6), 1000)
+    made = ge.searches(np.random.default_rng(1), 15, (2, 6), 1000)
     queries = [gs.parse_prompt(example.prompt.tolist()) for example in made]
     lengths = [gs.distances(q.neighbours(), q.source)[q.target] for q in queries]
     assert min(np.bincount(lengths)[2:]) > 150
@@ -95,7 +97,7 @@ def test_impossible_lengths_are_named() -> None:
 
 def test_drills_are_right() -> None:
     rng = np.random.default_rng(0)
-    for example in data.listing_drills(rng, 8, 30):
+    for example in ge.listing_drills(rng, 8, 30):
         assert example.prompt[-1] == gs.SLASH
         assert all(example.trace[i + 1] == gs.LIST for i in example.free)
         query = gs.parse_prompt([*example.prompt.tolist(), 3, gs.COMMA, 3])
@@ -105,7 +107,7 @@ def test_drills_are_right() -> None:
             node = example.trace[i] - gs.FIRST_LABEL
             closed = example.trace.index(gs.NEXT, i)
             assert example.trace[i : closed + 1] == gs.listing(node, query.neighbours()[node])
-    for example in data.traversal_drills(rng, 8, 30):
+    for example in ge.traversal_drills(rng, 8, 30):
         # given its last node as the target, a traversal is a search but for where it stopped
         last = example.trace[example.trace.index(gs.FOUND) + 1]
         query = gs.parse_prompt([*example.prompt.tolist(), gs.COMMA, last])
@@ -114,9 +116,9 @@ def test_drills_are_right() -> None:
 
 def test_lists_in_the_order_of_the_prompt() -> None:
     """Every list of every kind of example has the node's neighbours as the prompt names them."""
-    recipe = Recipe(nodes=8, start_nodes=(8, 8), listing=0.4, traversal=0.3, order="prompt")
+    recipe = GraphRecipe(nodes=8, start_nodes=(8, 8), listing=0.4, traversal=0.3, order="prompt")
     other = 0
-    for example in data.examples(recipe, np.random.default_rng(0), 0.0, 60):
+    for example in recipe.examples(np.random.default_rng(0), 0.0, 60):
         prompt = example.prompt.tolist()
         edges = [(u, v) for u, v in zip(prompt[1::4], prompt[3::4], strict=False)][: prompt.index(gs.SLASH) // 4]
         searched = example.trace[: example.trace.index(gs.FOUND) + 1] if gs.FOUND in example.trace else example.trace
@@ -127,9 +129,9 @@ def test_lists_in_the_order_of_the_prompt() -> None:
             other += there != sorted(there, key=int)
     assert other > 50
     for query in islice(gs.Distribution.parse("G8_2,3").queries(0), 50):
-        assert data.gold(query) == gs.gold(query)
+        assert GraphRecipe().gold(query) == gs.gold(query)
     with pytest.raises(ValueError, match="unknown order of neighbours 'descending'"):
-        Recipe(order="descending")
+        GraphRecipe(order="descending")
 
 
 def test_batches_weigh_the_trace_alone() -> None:
@@ -152,8 +154,8 @@ def test_batches_depend_on_their_number_alone() -> None:
 
 
 def test_a_recipe_for_one_distribution() -> None:
-    recipe = Recipe.only("G9_3,4")
-    for example in data.examples(recipe, np.random.default_rng(0), 0.0, 40):
+    recipe = GraphRecipe.only("G9_3,4")
+    for example in recipe.examples(np.random.default_rng(0), 0.0, 40):
         query = gs.parse_prompt(example.prompt.tolist())
         assert gs.distances(query.neighbours(), query.source)[query.target] in (3, 4)
         assert len(example) <= recipe.longest()

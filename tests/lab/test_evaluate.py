@@ -82,6 +82,13 @@ def test_a_folder_that_does_not_fit_its_config_is_named(folder: Path) -> None:
     spoil_config(folder, lambda c: c.update(intermediate_size=256, num_hidden_layers=5))
     with pytest.raises(WrongturnError, match=r"'model.layers.4.*' is missing"):
         layout(folder)
+    spoil_config(folder, lambda c: c.update(wrongturn_task="count"))
+    with pytest.raises(WrongturnError, match=r"config.json: unknown task 'count' \(expected one of graph_search, "):
+        layout(folder)
+    spoil_config(folder, lambda c: c.update(wrongturn_task="countdown_search"))
+    with pytest.raises(WrongturnError, match=r"config.json: a vocabulary of 31, but countdown_search has 216 words"):
+        layout(folder)
+    spoil_config(folder, lambda c: c.pop("wrongturn_task", None))
     spoil_config(folder, lambda c: c.update(num_hidden_layers=3))
     with pytest.raises(WrongturnError, match="is not part of the model"):
         layout(folder)
@@ -124,6 +131,7 @@ def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
         (["eval", "--plot", "picture.png"], "must end in .svg"),
         (["anatomy", "--plot", "picture.png"], "must end in .svg"),
         (["train", "graph_serch", "--out", "x"], "did you mean 'graph_search'"),
+        (["train", "countdown", "--out", "x"], "did you mean 'countdown_search'"),
         (["train", "graph_search", "--out", "x", "--width", "100"], "multiple of 16"),
         (["posttrain", "grpo", "nowhere", "--out", "x", "--reward", "style"], "unknown reward 'style'"),
     ],

@@ -19,15 +19,16 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
 from wrongturn.errors import WrongturnError  # noqa: E402
-from wrongturn.lab.data import Recipe, gold  # noqa: E402
 from wrongturn.lab.forcing import exact_trace, forced, token_roles  # noqa: E402
+from wrongturn.lab.graph_examples import GraphRecipe  # noqa: E402
 from wrongturn.lab.machine import Machine, bytes_needed, check_memory, here, peak_flops  # noqa: E402
 from wrongturn.lab.model import ModelConfig, Reasoner  # noqa: E402
 from wrongturn.lab.train import TrainConfig, learning_rate, train  # noqa: E402
 from wrongturn.tasks import graphs as gs  # noqa: E402
 
 TINY = ModelConfig(layers=1, heads=2, width=32, ffn=32)
-RECIPE = Recipe(nodes=6, start_nodes=(4, 5), batch=4)
+RECIPE = GraphRecipe(nodes=6, start_nodes=(4, 5), batch=4)
+PROMPT = GraphRecipe(order="prompt")
 
 
 def config(tokens: int = 20_000, **changes) -> TrainConfig:
@@ -96,7 +97,7 @@ class Knowing(torch.nn.Module):
     def __init__(self, queries: list[gs.Query]) -> None:
         super().__init__()
         self.embed = torch.nn.Embedding(1, 1)
-        self.rows = {tuple(gs.prompt_ids(q)): gold(q, "prompt") for q in queries}
+        self.rows = {tuple(gs.prompt_ids(q)): PROMPT.gold(q) for q in queries}
 
     def forward(self, ids: torch.Tensor) -> torch.Tensor:
         logits = torch.zeros(*ids.shape, 31)
@@ -110,10 +111,10 @@ class Knowing(torch.nn.Module):
 def test_a_model_is_measured_in_the_order_it_has_learned() -> None:
     queries = list(islice(gs.Distribution.parse("G9_2,4").queries(0), 100))
     model: Any = Knowing(queries)
-    known = forced(model, queries, "prompt")
+    known = forced(model, queries, PROMPT.gold)
     assert set(known.values()) == {1.0}
     other = forced(model, queries)
-    same = np.mean([gold(q, "prompt") == gs.gold(q) for q in queries])
+    same = np.mean([PROMPT.gold(q) == gs.gold(q) for q in queries])
     assert 0 < same == other["exact"] < 1
     assert other["neighbour"] < 1
 

@@ -80,6 +80,16 @@ def test_the_first_wrong_token_is_named(text: str, index: int, error: str) -> No
     assert checked.error in cd.ERRORS
 
 
+@pytest.mark.parametrize("special", range(cd.EOS))
+@pytest.mark.parametrize(
+    ("before", "after"), [("@79=86", "7;"), ("25", "3=75;"), ("25+3=28;28*4=112;112-7=105;105", "86;")]
+)
+def test_a_special_token_in_a_line_is_wrong(before: str, special: int, after: str) -> None:
+    trace = [*cd.encode(before), special, *cd.encode(after)]
+    assert cd.check(PUZZLE, trace).segments[-1].error is not None
+    assert cd.check(PUZZLE, trace).index <= len(cd.encode(before))
+
+
 def test_the_answer_must_be_a_solution() -> None:
     other = TRACE.partition(">")[0] + ">25*3=75,75+7=82,82+4=87"
     assert cd.check(PUZZLE, ids(other)).error == "answer"

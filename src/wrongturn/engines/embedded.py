@@ -30,7 +30,9 @@ from wrongturn.engines._rows import Slots
 from wrongturn.engines._vocabularies import check_pair, words
 from wrongturn.engines.base import SIGNALS, Capabilities, Chunk
 from wrongturn.signals import SignalConfig, from_logits
-from wrongturn.tasks.graph_text import VOCAB, GraphVocabulary
+from wrongturn.tasks.base import OwnVocabulary
+from wrongturn.tasks.countdown import Countdown
+from wrongturn.tasks.graphs import GraphSearch
 from wrongturn.trace import Ids
 from wrongturn.vocabulary import Vocabulary
 
@@ -174,10 +176,13 @@ _WEIGHTS = Path(str(resources.files("wrongturn.engines"))) / "weights"
 
 
 def vocabulary(folder: Path) -> Vocabulary | None:
-    """The vocabulary of a folder: graph search's own, which needs no library, where its tokenizer is that one."""
+    """The vocabulary of a folder: a search task's own, which needs no library, where its tokenizer is that one."""
     tokens = words(folder)
-    if tokens is None or tokens == list(VOCAB):
-        return None if tokens is None else GraphVocabulary()
+    if tokens is None:
+        return None
+    own = next((task for task in (GraphSearch(), Countdown()) if tokens == list(task.words)), None)
+    if own is not None:
+        return OwnVocabulary(own)
     from wrongturn.engines._tokenizer import HFVocabulary
 
     return HFVocabulary.load(str(folder))

@@ -17,7 +17,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wrongturn.errors import WrongturnError
 from wrongturn.lab.folders import layout
 from wrongturn.lab.model import ModelConfig, Reasoner
 
@@ -29,9 +28,17 @@ def begin(out: Path, config: Any) -> None:
     out.mkdir(parents=True, exist_ok=True)
     settings = json.dumps(asdict(config), indent=1)
     written = out / "config.json"
-    if written.exists() and json.loads(written.read_text()) != json.loads(settings):
+    if written.exists() and _filled(json.loads(written.read_text()), config) != json.loads(settings):
         raise ValueError(f"{written}: training was begun with other settings; choose another folder")
     written.write_text(settings)
+
+
+def _filled(settings: dict[str, Any], config: Any) -> dict[str, Any]:
+    """A folder's settings; for those that came later the defaults, which is what was done before there were any."""
+    filled = asdict(type(config)()) | settings
+    if "recipe" in settings:
+        filled["recipe"] = asdict(type(config.recipe)()) | settings["recipe"]
+    return json.loads(json.dumps(filled))
 
 
 def save(folder: Path, model: Reasoner, optims: Optimizers, state: dict[str, Any]) -> None:
@@ -76,8 +83,6 @@ def ancestor(folder: Path) -> tuple[ModelConfig, dict[str, Tensor], str]:
     """
     found = layout(folder)
     config, tensors = ModelConfig(**found.model), load_file(found.weights)
-    if config.vocab != ModelConfig().vocab:
-        raise WrongturnError(f"{folder}: a vocabulary of {config.vocab}, not the lab's {ModelConfig().vocab}")
     if found.exported:
         tensors = from_hugging_face(config, tensors)
     return config, tensors, fingerprint(tensors)

@@ -15,10 +15,14 @@ from wrongturn.lab.split import is_test, shape_hash
 from wrongturn.tasks.graph_text import BAR, BOS, COMMA, FIRST_LABEL, LABELS, SLASH
 
 Ints = npt.NDArray[np.intp]
+Bits = npt.NDArray[np.uint32]
 Adjacent = tuple[list[int], list[int]]
 
 DENSITY = (1.3, 1.8)
 """Edges a node; m ~ U[1.3 n, 1.8 n]."""
+
+WIDE, NONE = 32, 255
+"""Columns of a table of pairs (as many as a word has bits), and what stands where there is no edge."""
 
 
 @dataclass(slots=True)
@@ -93,47 +97,66 @@ def _rows(drawn: Graphs, rows: Ints | npt.NDArray[np.bool_]) -> Graphs:
 
 def _draw(rng: np.random.Generator, nodes: int, places: Ints, lengths: Ints | None) -> tuple[Ints, Graphs]:
     """One graph for each of ``places``: those that fit, and where they belong."""
-    b, pairs = len(places), nodes * (nodes - 1)
-    low, high = (min(round(d * nodes), pairs) for d in DENSITY)
-    keys = rng.random((b, pairs), np.float32)
-    chosen = np.argpartition(keys, high - 1, axis=1)[:, :high] if high < pairs else np.tile(np.arange(pairs), (b, 1))
-    order = np.take_along_axis(keys, chosen, 1).argsort(1)
-    u, v = np.divmod(np.take_along_axis(chosen, order, 1), nodes - 1)
-    v += v >= u
-    count = rng.integers(low, high, b, endpoint=True)
-    rows, columns = np.nonzero(np.arange(high) < count[:, None])
-    adjacency = np.zeros((b, nodes, nodes), bool)
-    adjacency[rows, u[rows, columns], v[rows, columns]] = True
-    fits = np.ones(b, bool)
-    source = target = _choose(rng, np.logical_or(adjacency.any(1), adjacency.any(2)))
-    if lengths is not None:
-        there = at_distance(adjacency, source, lengths)
-        fits = there.any(1)
-        target = _choose(rng, there)
-    kept = np.flatnonzero(fits)
-    kept = kept[~is_test(shape_hash(adjacency[kept]))]
-    names = rng.random((len(kept), LABELS), np.float32).argsort(1)[:, :nodes]
-    edges = np.take_along_axis(names, np.stack((u, v), -1)[kept].reshape(len(kept), 2 * high), 1).reshape(
-        len(kept), high, 2
-    )
-    ends = (np.take_along_axis(names, of[kept, None], 1)[:, 0] for of in (source, target))
-    return places[kept], Graphs(edges, count[kept], *ends)
+    low, high = (min(round(d * nodes), nodes * (nodes - 1)) for d in DENSITY)
+    cells, table = _edges(rng, nodes, high, len(places))
+    count = rng.integers(low, high, len(places), np.uint8, endpoint=True)
+    adjacency = table < count[:, None, None]
+    reach = np.packbits(adjacency, axis=2, bitorder="little").view("<u4")[..., 0].T.copy()  # [n, B] successors as bits
+    bit = np.uint32(1) << np.arange(nodes, dtype=np.uint32)[:, None]
+    linked = (reach | (np.bitwise_or.reduce(reach, axis=0) & bit)) != 0
+    source = _choose(rng, linked)
+    there = None if lengths is None else at_distance(reach, source, lengths)
+    kept = np.arange(len(places)) if there is None else np.flatnonzero(there)
+    kept = kept[~is_test(shape_hash(adjacency[kept, :, :nodes]))]
+    ends = (source[kept], source[kept] if there is None else _choose(rng, (there[kept] & bit) != 0))
+    names = rng.random((len(kept), LABELS), np.float32).argsort(1)
+    rows = np.arange(len(kept))
+    edges = names[rows[:, None, None], np.stack(np.divmod(cells[kept], WIDE), -1)]
+    return places[kept], Graphs(edges, count[kept].astype(np.intp), *(names[rows, of] for of in ends))
 
 
-def at_distance(adjacency: npt.NDArray[np.bool_], source: Ints, lengths: Ints) -> npt.NDArray[np.bool_]:
-    """[B, n] bool: the nodes whose shortest path from the source [B] has ``lengths`` [B] edges."""
-    nodes = adjacency.shape[1]
-    bit = np.int64(1) << np.arange(nodes, dtype=np.int64)
-    reach = np.matmul(adjacency.astype(np.float64), bit.astype(np.float64)).astype(np.int64)  # successors as bits
-    front = bit[source]
+def _edges(rng: np.random.Generator, nodes: int, number: int, rows: int) -> tuple[Ints, npt.NDArray[np.uint8]]:
+    """``number`` distinct pairs of nodes (u, v) in random order, for each row.
+
+    As cells ``u * WIDE + v`` [rows, number], and as a table of their numbers [rows, nodes, WIDE] (else ``NONE``).
+    All are drawn at once; of those that collide the last stays and the others are drawn again until they are free. Who
+    stays does not depend on which pair it is, so every sequence of distinct pairs is as likely.
+    """
+    u, v = np.divmod(np.arange(nodes * (nodes - 1)), nodes - 1)
+    pairs = u * WIDE + v + (v >= u)
+    table = np.full(rows * nodes * WIDE, NONE, np.uint8)
+    begin = np.arange(0, len(table), nodes * WIDE)[:, None]
+    numbers = np.arange(number, dtype=np.uint8)
+    cells = begin + pairs[rng.integers(0, len(pairs), (rows, number), np.uint16)]
+    table[cells] = numbers
+    row, k = np.nonzero(table[cells] != numbers)
+    while len(row):
+        drawn = begin[row, 0] + pairs[rng.integers(0, len(pairs), len(row), np.uint16)]
+        free = table[drawn] == NONE
+        table[drawn[free]] = k[free]
+        settled = table[drawn] == k
+        cells[row[settled], k[settled]] = drawn[settled]
+        row, k = row[~settled], k[~settled]
+    return cells - begin, table.reshape(rows, nodes, WIDE)
+
+
+def at_distance(reach: Bits, source: Ints, lengths: Ints) -> Bits:
+    """[B] the nodes whose shortest path from the source [B] has ``lengths`` [B] edges, as bits.
+
+    ``reach`` [n, B] has the successors of every node as bits.
+    """
+    shift = np.arange(len(reach), dtype=np.uint32)[:, None]
+    front = np.uint32(1) << source.astype(np.uint32)
     seen, found = front.copy(), np.zeros_like(front)
     for length in range(1, int(lengths.max()) + 1):
-        front = np.bitwise_or.reduce(np.where(front[:, None] & bit, reach, 0), axis=1) & ~seen
+        front = np.bitwise_or.reduce(reach * (front >> shift & 1), axis=0) & ~seen
         seen |= front
         found = np.where(lengths == length, front, found)
-    return (found[:, None] & bit) != 0
+    return found
 
 
 def _choose(rng: np.random.Generator, allowed: npt.NDArray[np.bool_]) -> Ints:
-    """One True column of each row [B, n], all as likely (any, where there is none)."""
-    return np.where(allowed, rng.random(allowed.shape, np.float32), -1.0).argmax(1)
+    """One True row of each column [n, B], all as likely (any, where there is none)."""
+    before = allowed.cumsum(0, np.uint8)
+    which = rng.integers(0, np.maximum(before[-1], 1))
+    return (before <= which).sum(0)

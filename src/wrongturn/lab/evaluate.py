@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,16 @@ from wrongturn import stats
 from wrongturn.engines.embedded import Embedded, model_folder
 from wrongturn.errors import WrongturnError
 from wrongturn.lab.folders import Layout, layout
-from wrongturn.lab.split import SHARE, held_out
+from wrongturn.lab.recipes import recipe
 from wrongturn.pipeline import solve
 from wrongturn.stats import Estimate
-from wrongturn.tasks import Distribution, GraphSearch, Problem
+from wrongturn.tasks import Distribution, Problem
 from wrongturn.trace import Trace
-
-MAX_TOKENS = 224
-"""A completion's limit: what the longest prompts leave of the context; right traces stay well below."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """One distribution: paths (a shortest one, whatever the trace says) and traces (every token the one correct one).
+    """One distribution: paths (or other answers; right, whatever the trace says) and traces (every token is correct).
 
     ``first_errors`` counts the traces that are not exact by the class of their first wrong token, most frequent first.
     """
@@ -50,31 +46,31 @@ def plain(e: Estimate) -> dict[str, float | int | None]:
 
 def evaluate(
     checkpoint: str | Path | None,
-    distributions: Sequence[str],
+    distributions: Sequence[str] | None = None,
     *,
     n: int = 500,
     seed: int = 1,
     sampled: bool = False,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Accuracy on ``n`` fresh problems of each distribution, greedy or sampled at temperature 1.
+    """Accuracy on ``n`` fresh problems of each distribution of the model's task, greedy or sampled at temperature 1.
 
     ``checkpoint`` is a folder (a training's, or exported), the name of a packaged model, or None: the packaged
-    reasoner. The result holds model, layers, heads, decoding, seconds and results (of :class:`Accuracy`). Raises
-    ``WrongturnError`` for a folder that does not fit together, ``ValueError`` for a malformed distribution.
+    reasoner. Without ``distributions``, those of its recipe. The result holds model, task, layers, heads, decoding,
+    seconds and results (of :class:`Accuracy`). Raises ``WrongturnError`` for a folder that does not fit together,
+    ``ValueError`` for a malformed distribution.
     """
-    wanted = [Distribution.parse(name) for name in distributions]
     begun = time.monotonic()
     results = []
     with exported(checkpoint) as (folder, found):
+        wanted = {name: fresh(name, n, seed, found.task) for name in asked(found, distributions)}
         engine = Embedded(folder)
-        for i, distribution in enumerate(wanted):
-            problems = fresh(distribution, n, seed)
+        for i, (name, problems) in enumerate(wanted.items()):
             strategy = "sample" if sampled else "greedy"
-            traces = solve(engine, problems, strategy=strategy, seed=seed, top_k=0, max_tokens=MAX_TOKENS)
+            traces = solve(engine, problems, strategy=strategy, seed=seed, top_k=0, max_tokens=room(found, problems))
             results.append(
                 Accuracy(
-                    str(distribution),
+                    name,
                     stats.proportion(sum(bool(t.correct) for t in traces), n),
                     stats.proportion(sum(t.error is None for t in traces), n),
                     dict(Counter(t.error for t in traces if t.error is not None).most_common()),
@@ -82,7 +78,7 @@ def evaluate(
             )
             if progress:
                 progress("distributions", i + 1, len(wanted))
-    facts: dict[str, Any] = {"model": str(checkpoint or "packaged")}
+    facts: dict[str, Any] = {"model": str(checkpoint or "packaged"), "task": found.task}
     facts |= {name: found.model[name] for name in ("layers", "heads")}
     return facts | {
         "decoding": "sampled" if sampled else "greedy",
@@ -94,38 +90,44 @@ def evaluate(
 
 def sample(
     checkpoint: str | Path | None,
-    distributions: Sequence[str],
+    distributions: Sequence[str] | None = None,
     *,
     n: int = 200,
     samples: int = 4,
     seed: int = 1,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[Trace], dict[str, Problem]]:
-    """``samples`` traces at temperature 1 of each of ``n`` fresh problems of each distribution, and the problems."""
-    problems = [p for name in distributions for p in fresh(Distribution.parse(name), n, seed)]
+    """``samples`` traces at temperature 1 of each of ``n`` fresh problems of each distribution, and the problems.
+
+    Without ``distributions``, those of the recipe of the model's task.
+    """
     traces: list[Trace] = []
-    with exported(checkpoint) as (folder, _):
+    with exported(checkpoint) as (folder, found):
+        problems = [p for name in asked(found, distributions) for p in fresh(name, n, seed, found.task)]
         engine = Embedded(folder)
         for k in range(samples):
-            traces += solve(engine, problems, seed=seed + k, top_k=0, max_tokens=MAX_TOKENS)
+            traces += solve(engine, problems, seed=seed + k, top_k=0, max_tokens=room(found, problems))
             if progress:
                 progress("samples", k + 1, samples)
     return traces, {p.id: p for p in problems}
 
 
-def fresh(distribution: Distribution, n: int, seed: int) -> list[Problem]:
-    """``n`` problems on graphs of test classes, which no training draws (see :mod:`wrongturn.lab.split`).
+def fresh(distribution: Distribution | str, n: int, seed: int, task: str = "graph_search") -> list[Problem]:
+    """``n`` problems that no training draws (see :mod:`wrongturn.lab.split`).
 
-    Raises ``ValueError`` where graphs are so small that there are hardly any such classes.
+    Raises ``ValueError`` for a malformed distribution, and where it has hardly any such problems.
     """
-    task, stream, made = GraphSearch(), distribution.queries(seed), []
-    for _ in range(SHARE + n * SHARE // 64):  # four times what is needed on average
-        block = list(islice(stream, 256))
-        for query in (q for q, out in zip(block, held_out(block), strict=True) if out):
-            made.append(task.problem(query, f"{distribution}/test{seed}/{len(made)}", str(distribution)))
-            if len(made) == n:
-                return made
-    raise ValueError(f"{distribution}: too few graphs of test classes; larger graphs have more")
+    return recipe(task).fresh(str(distribution), n, seed)
+
+
+def asked(found: Layout, distributions: Sequence[str] | None) -> Sequence[str]:
+    """What a model is to be asked: the ``distributions``, else those of the recipe of its task."""
+    return distributions or recipe(found.task).distributions
+
+
+def room(found: Layout, problems: Sequence[Problem]) -> int:
+    """Tokens that the longest prompt leaves of the context."""
+    return found.model["context"] - max(len(problem.prompt_ids) for problem in problems)
 
 
 def exported(checkpoint: str | Path | None) -> AbstractContextManager[tuple[Path, Layout]]:

@@ -18,8 +18,10 @@ from onnx import TensorProto, helper
 from safetensors.numpy import load_file, save
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from wrongturn.lab.folders import TASK, task_of
 from wrongturn.lab.model import ModelConfig
-from wrongturn.tasks import graphs as gs
+from wrongturn.lab.recipes import own_tokens
+from wrongturn.tasks.base import BOS, EOS, PAD, SPECIAL, OwnTokens
 
 Array = npt.NDArray[np.float32]
 
@@ -29,25 +31,28 @@ def export(checkpoint: Path, out: Path) -> Path:
 
     Raises ``FileNotFoundError`` where there is no checkpoint.
     """
-    config = ModelConfig(**json.loads((checkpoint / "config.json").read_text())["model"])
+    settings = json.loads((checkpoint / "config.json").read_text())
     found = next((f for f in (checkpoint / "last", checkpoint / "old") if (f / "model.safetensors").exists()), None)
     if found is None:
         raise FileNotFoundError(f"{checkpoint}: no last/model.safetensors there; has training saved yet?")
-    return write(config, load_file(found / "model.safetensors"), out)
+    return write(ModelConfig(**settings["model"]), load_file(found / "model.safetensors"), out, task_of(settings))
 
 
-def write(config: ModelConfig, state: dict[str, Array], out: Path) -> Path:
-    """Write the folder from a :class:`wrongturn.lab.model.Reasoner`'s state (arrays by name).
+def write(config: ModelConfig, state: dict[str, Array], out: Path, task: str = "graph_search") -> Path:
+    """Write the folder from a :class:`wrongturn.lab.model.Reasoner`'s state (arrays by name) and what it has learned.
 
     Raises ``ValueError`` for a shape ONNX Runtime's attention cannot do, or weights of another one.
     """
+    learned = own_tokens(task)
+    if config.vocab != len(learned.words):
+        raise ValueError(f"a vocabulary of {config.vocab}, but {task} has {len(learned.words)} words")
     if config.head_dim % 16:
         raise ValueError(f"width / heads must be a multiple of 16 for ONNX Runtime, not {config.head_dim}")
     out.mkdir(parents=True, exist_ok=True)
-    _json(out / "config.json", llama_config(config))
+    _json(out / "config.json", llama_config(config, task))
     _json(out / "generation_config.json", _GENERATION)
     _json(out / "tokenizer_config.json", _tokenizer_config(config))
-    (out / "tokenizer.json").write_text(tokenizer().to_str(pretty=True) + "\n")
+    (out / "tokenizer.json").write_text(tokenizer(learned).to_str(pretty=True) + "\n")
     tensors = save(hugging_face_names(config, state), metadata={"format": "pt"})
     (out / "model.safetensors").write_bytes(tensors)
     (out / "graph.onnx").write_bytes(graph(config, out / "model.safetensors").SerializeToString(deterministic=True))
@@ -60,11 +65,11 @@ def _json(path: Path, content: dict[str, Any]) -> None:
 
 # -- Hugging Face ------------------------------------------------------------------------------------------------------
 
-_SPECIAL = {"bos_token_id": gs.BOS, "eos_token_id": gs.EOS, "pad_token_id": gs.PAD}
+_SPECIAL = {"bos_token_id": BOS, "eos_token_id": EOS, "pad_token_id": PAD}
 _GENERATION = {**_SPECIAL, "do_sample": True, "temperature": 1.0, "top_k": 0, "top_p": 1.0}
 
 
-def llama_config(config: ModelConfig) -> dict[str, Any]:
+def llama_config(config: ModelConfig, task: str = "graph_search") -> dict[str, Any]:
     """``LlamaConfig`` as JSON; the rotary base is given both as transformers 5 (``rope_parameters``) and 4 read it."""
     return {
         "architectures": ["LlamaForCausalLM"],
@@ -90,6 +95,7 @@ def llama_config(config: ModelConfig) -> dict[str, Any]:
         "pretraining_tp": 1,
         "use_cache": True,
         "torch_dtype": "float32",
+        TASK: task,
     }
 
 
@@ -107,18 +113,18 @@ def hugging_face_names(config: ModelConfig, state: dict[str, Array]) -> dict[str
         tensors[f"{theirs}mlp.down_proj.weight"] = state[f"{ours}down.weight"]
         tensors[f"{theirs}input_layernorm.weight"] = state[f"{ours}norm1.weight"]
         tensors[f"{theirs}post_attention_layernorm.weight"] = state[f"{ours}norm2.weight"]
-    if sum(t.size for t in tensors.values()) != sum(t.size for t in state.values()) or config.vocab != len(gs.VOCAB):
-        raise ValueError("these weights are not of this architecture (other tensors, or another vocabulary)")
+    if sum(t.size for t in tensors.values()) != sum(t.size for t in state.values()):
+        raise ValueError("these weights are not of this architecture")
     return {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
 
 
-def tokenizer() -> Tokenizer:
-    """Encodes as ``graphs.encode``, begin token in front; refuses foreign text; decodes without spaces."""
-    words = Tokenizer(models.WordLevel({token: i for i, token in enumerate(gs.VOCAB)}, unk_token="<unk>"))
-    words.add_special_tokens(list(gs.VOCAB[: gs.FIRST_LABEL]))
+def tokenizer(task: OwnTokens) -> Tokenizer:
+    """Encodes as the task does, begin token in front; refuses foreign text; decodes without spaces."""
+    words = Tokenizer(models.WordLevel({token: i for i, token in enumerate(task.words)}, unk_token="<unk>"))
+    words.add_special_tokens(list(SPECIAL))
     words.normalizer = normalizers.Replace(" ", "")
-    words.pre_tokenizer = pre_tokenizers.Split(Regex(gs.TOKEN.pattern), "isolated")
-    words.post_processor = processors.TemplateProcessing("<bos> $A", None, [("<bos>", gs.BOS)])
+    words.pre_tokenizer = pre_tokenizers.Split(Regex(task.token.pattern), "isolated")
+    words.post_processor = processors.TemplateProcessing(f"{SPECIAL[BOS]} $A", None, [(SPECIAL[BOS], BOS)])
     words.decoder = decoders.Fuse()
     return words
 
@@ -126,9 +132,9 @@ def tokenizer() -> Tokenizer:
 def _tokenizer_config(config: ModelConfig) -> dict[str, Any]:
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": "<bos>",
-        "eos_token": "<eos>",
-        "pad_token": "<pad>",
+        "bos_token": SPECIAL[BOS],
+        "eos_token": SPECIAL[EOS],
+        "pad_token": SPECIAL[PAD],
         "model_max_length": config.context,
         "clean_up_tokenization_spaces": False,
     }

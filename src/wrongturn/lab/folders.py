@@ -9,19 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from wrongturn.errors import WrongturnError
+from wrongturn.lab.recipes import RECIPES, words
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A training's checkpoint or an exported folder: the model's shape and where the weights are."""
+    """A training's checkpoint or an exported folder: the model's shape, where the weights are, and what was learned."""
 
     folder: Path
     model: dict[str, Any]
     weights: Path
     exported: bool
+    task: str
 
+
+TASK = "wrongturn_task"
+"""The key in an exported ``config.json``."""
 
 _LLAMA = {  # our word: Hugging Face's
     "vocab": "vocab_size",
@@ -57,13 +62,23 @@ def layout(folder: Path) -> Layout:
     lacking = [name for name in names.values() if name not in known]
     if lacking:
         raise WrongturnError(f"{file}: {lacking[0]!r} is missing")
-    model = {ours: known[name] for ours, name in names.items()}
+    model, task = {ours: known[name] for ours, name in names.items()}, task_of(config)
+    if task not in RECIPES:
+        raise WrongturnError(f"{file}: unknown task {task!r} (expected one of {', '.join(RECIPES)})")
+    if model["vocab"] != len(words(task)):
+        raise WrongturnError(f"{file}: a vocabulary of {model['vocab']}, but {task} has {len(words(task))} words")
     places = [folder] if exported else [folder / "last", folder / "old"]
     weights = next((p / "model.safetensors" for p in places if (p / "model.safetensors").exists()), None)
     if weights is None:
         raise WrongturnError(f"{places[0] / 'model.safetensors'}: missing; has training saved yet?")
     compare(weights, shapes(weights), expected(model, exported))
-    return Layout(folder, model, weights, exported)
+    return Layout(folder, model, weights, exported, task)
+
+
+def task_of(config: dict[str, Any]) -> str:
+    """The task in the settings of a training or in an exported ``config.json``; both once had none but the first."""
+    recipe = config.get("recipe")
+    return str((recipe if isinstance(recipe, dict) else {}).get("task", config.get(TASK, "graph_search")))
 
 
 def shapes(weights: Path) -> Shapes:

@@ -1,4 +1,4 @@
-"""Accuracy by teacher forcing: during a training, cheaply."""
+"""Accuracy by teacher forcing: during a training of a search whose right trace is unique, cheaply."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ from itertools import islice
 import numpy as np
 import torch
 
-from wrongturn.lab.data import gold
 from wrongturn.lab.model import Reasoner
 from wrongturn.tasks import graphs as gs
 
+Gold = Callable[[gs.Query], list[int]]
+"""The one right trace of a query."""
+
 
 def exact_trace(
-    model: Reasoner, distribution: str, n: int = 256, seed: int = 1, order: str = "ascending"
+    model: Reasoner, distribution: str, n: int = 256, seed: int = 1, gold: Gold = gs.gold
 ) -> dict[str, float]:
     """:func:`forced` on ``n`` queries of a distribution."""
-    return forced(model, list(islice(gs.Distribution.parse(distribution).queries(seed), n)), order)
+    return forced(model, list(islice(gs.Distribution.parse(distribution).queries(seed), n)), gold)
 
 
 def token_roles(trace: list[int]) -> list[str]:
@@ -39,7 +41,7 @@ def token_roles(trace: list[int]) -> list[str]:
 def forced(
     model: Reasoner,
     queries: Sequence[gs.Query],
-    order: str = "ascending",
+    gold: Gold = gs.gold,
     roles: Callable[[list[int]], list[str]] = token_roles,
 ) -> dict[str, float]:
     """Greedy exact-trace accuracy, and token accuracy by what the token decides (``roles`` names it for each).
@@ -50,7 +52,7 @@ def forced(
     right = 0
     hits: dict[str, list[float]] = {}
     for begun in range(0, len(queries), 64):
-        rows = [(gs.prompt_ids(q), gold(q, order)) for q in queries[begun : begun + 64]]
+        rows = [(gs.prompt_ids(q), gold(q)) for q in queries[begun : begun + 64]]
         longest = max(len(p) + len(t) for p, t in rows)
         ids = torch.zeros(len(rows), longest, dtype=torch.long)
         for r, (prompt, trace) in enumerate(rows):

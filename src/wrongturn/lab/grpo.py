@@ -24,7 +24,7 @@ from wrongturn.engines.base import Chunk, Request, Sampling
 from wrongturn.engines.embedded import Embedded
 from wrongturn.errors import WrongturnError
 from wrongturn.lab import checkpoints
-from wrongturn.lab.export import write
+from wrongturn.lab.decoding import written
 from wrongturn.lab.forcing import exact_trace
 from wrongturn.lab.model import ModelConfig, Reasoner
 from wrongturn.lab.split import held_out
@@ -204,5 +204,4 @@ def prompts(config: GrpoConfig) -> Iterator[gs.Query]:
 
 def engine_of(model: Reasoner, folder: Path) -> Embedded:
     """The embedded engine on the model's present weights, written to ``folder``."""
-    state = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
-    return Embedded(write(model.config, state, folder))
+    return Embedded(written(model, gs.GraphSearch.name, folder))

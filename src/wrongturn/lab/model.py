@@ -49,10 +49,14 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(d, 2 * f, bias=False)
         self.down = nn.Linear(f, d, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None = None) -> Tensor:
-        """[batch, tokens, width] -> the same, or [n, width]: only where ``keep`` [batch, tokens] is True."""
+    def project(self, x: Tensor) -> Tensor:
+        """[..., width] -> [..., 3 width]: queries, keys and values."""
+        return self.qkv(self.norm1(x))
+
+    def forward(self, x: Tensor, qkv: Tensor, cos: Tensor, sin: Tensor, keep: Tensor | None = None) -> Tensor:
+        """x [batch, tokens, width] and its projections -> the like of x, or [n, width]: only where ``keep`` is True."""
         b, t, d = x.shape
-        qk, v = self.qkv(self.norm1(x)).view(b, t, 3, self.heads, d // self.heads).split((2, 1), dim=2)
+        qk, v = qkv.view(b, t, 3, self.heads, d // self.heads).split((2, 1), dim=2)
         q, k = rotate(qk, cos, sin).permute(2, 0, 3, 1, 4)
         attended = F.scaled_dot_product_attention(q, k, v[:, :, 0].transpose(1, 2), is_causal=True)
         attended = attended.transpose(1, 2).reshape(b, t, d)
@@ -106,13 +110,15 @@ class Reasoner(nn.Module):
         """Logits [batch, tokens, vocab]; with ``keep`` [batch, tokens] bool, [n, vocab] of those positions alone.
 
         Training keeps the trace's positions: the last block's feed-forward, a fifth of the work, then skips the prompt.
+        What the first block projects depends on the token alone, so it is computed once a token of the vocabulary.
         """
         x = self.embed(ids)
         cos, sin = self.cos[: ids.shape[1]], self.sin[: ids.shape[1]]
-        *early, last = self.blocks
-        for block in early:
-            x = block(x, cos, sin)
-        return F.linear(self.norm(last(x, cos, sin, keep)), self.embed.weight)
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            qkv = block.project(x) if i else F.embedding(ids, block.project(self.embed.weight))
+            x = block(x, qkv, cos, sin, keep if i == len(self.blocks) - 1 else None)
+        return F.linear(self.norm(x), self.embed.weight)
 
     @torch.no_grad()
     def look_back(self, offsets: tuple[int, ...] = (1, 2), strength: float = 5.5) -> None:

@@ -16,6 +16,8 @@ _ROWS = {  # layers, heads
     (6, 8): (99.45, 97.23, 96.96, 40.09, 39.65, 25.08),
     (12, 8): (99.87, 79.40, 78.90, 36.38, 30.54, 23.65),
 }
+SIZES = tuple(_ROWS)
+"""Layers and heads."""
 
 
 def accuracy(distribution: str, layers: int, heads: int) -> tuple[float, float] | None:

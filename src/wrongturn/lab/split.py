@@ -1,8 +1,10 @@
-"""Which graphs are for testing: a split by isomorphism class, so that no test graph was trained on under other names.
+"""What is for testing. Graphs: a split by isomorphism class, so that no test graph was trained on under other names.
 
 A hash that does not depend on names or on the order of edges decides. Isomorphic graphs have the same hash, so they are
 on the same side, always. (Graphs that are not isomorphic may share a hash as well; that costs nothing but a little
 variety.) Source and target play no part: a test graph was not trained on with another question either.
+
+Countdown's puzzles are split by target and numbers, whatever the order of these.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from wrongturn.tasks.countdown import Puzzle
 from wrongturn.tasks.graph_text import LABELS, Query
 
 SHARE = 8
-"""One class in so many is for testing."""
+"""One class, or puzzle, in so many is for testing."""
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -63,3 +66,9 @@ def is_test(hashes: Hashes) -> npt.NDArray[np.bool_]:
 def held_out(queries: Sequence[Query]) -> npt.NDArray[np.bool_]:
     """[B] bool: which queries are for testing; training draws none of them."""
     return is_test(shape_hash(adjacency_of(queries)))
+
+
+def held_out_puzzles(puzzles: Sequence[Puzzle]) -> npt.NDArray[np.bool_]:
+    """[B] bool: which puzzles (of up to 7 numbers, which are below 256) are for testing; training draws none."""
+    codes = [int.from_bytes(bytes((*sorted(p.numbers), p.target))) for p in puzzles]
+    return is_test(_mix(np.array(codes, np.uint64)))

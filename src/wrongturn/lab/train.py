@@ -17,11 +17,12 @@ from torch import Tensor
 
 from wrongturn.errors import WrongturnError
 from wrongturn.lab import checkpoints
-from wrongturn.lab.data import GROUP, Recipe, batches
-from wrongturn.lab.forcing import exact_trace
+from wrongturn.lab.data import GROUP, batches
+from wrongturn.lab.graph_examples import GraphRecipe
 from wrongturn.lab.machine import Machine, check_memory, flops_per_token, peak_flops
 from wrongturn.lab.model import ModelConfig, Reasoner
-from wrongturn.tasks import graphs as gs
+from wrongturn.lab.recipes import AnyRecipe
+from wrongturn.tasks.base import PAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class TrainConfig:
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    recipe: Recipe = field(default_factory=Recipe)
+    recipe: AnyRecipe = field(default_factory=GraphRecipe)
     tokens: int = 42_000_000
     lr: float = 2e-3
     lr_end: float = 0.02
@@ -105,10 +106,12 @@ def train(
 
     ``start`` are the weights to begin with (those of ``config.ancestor``). ``report`` receives each log record: step,
     tokens, loss, lr, tokens_per_second, and accuracies when evaluated. Raises
-    :class:`wrongturn.errors.WrongturnError` where the loss is no longer a number (the last checkpoint is still good) or
-    memory will not do.
+    :class:`wrongturn.errors.WrongturnError` where the loss is no longer a number (the last checkpoint is still good),
+    memory will not do, or the examples do not fit the context.
     """
     here = machine or Machine()
+    if config.recipe.longest() > config.model.context:
+        raise WrongturnError(f"a context of {config.model.context} tokens; the recipe needs {config.recipe.longest()}")
     check_memory(config.model, config.recipe.batch, config.recipe.longest(), here.device)
     if here.leads:
         checkpoints.begin(out, config)
@@ -154,7 +157,7 @@ def train(
             except WrongturnError as problem:
                 good = f"the checkpoint of step {state['step']} in {out / 'last'}" if state else "nothing saved yet"
                 raise WrongturnError(f"{problem}; last good: {good}. A lower --lr helps most often") from None
-            step, seen = step + 1, seen + here.total(int((ids != gs.PAD).sum()))
+            step, seen = step + 1, seen + here.total(int((ids != PAD).sum()))
             done = seen >= config.tokens
             if step % log_every == 0 or done:
                 now = time.monotonic()
@@ -165,9 +168,7 @@ def train(
                     used = record["tokens_per_second"] * flops_per_token(config.model, ids.shape[1])
                     record["peak_share"] = round(used / peak, 4)
                 if here.leads and evaluate_every and (step % evaluate_every == 0 or done):
-                    order = config.recipe.order
-                    record |= exact_trace(model, "G15_2,4", order=order)
-                    record["exact_long"] = exact_trace(model, "G15_5,6", 128, order=order)["exact"]
+                    record |= config.recipe.accuracy(model)
                 log.write(json.dumps(record) + "\n")
                 log.flush()
                 if report and here.leads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,10 @@ import numpy as np
 
 from wrongturn.trace import Problem
 from wrongturn.vocabulary import Message, Vocabulary
+
+SPECIAL = ("<pad>", "<bos>", "<eos>")
+PAD, BOS, EOS = range(len(SPECIAL))
+"""The first words of every vocabulary that is a task's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +113,18 @@ class OwnTokens(ABC):
     slow = False
     stop_ids: tuple[int, ...]
     boundary_ids: tuple[int, ...]
+    words: tuple[str, ...]
+    """The vocabulary, by token id; it begins with ``SPECIAL``."""
+    token: re.Pattern[str]
+    """What a word looks like in a text."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Token ids of a text. Raises ``ValueError`` for one that is not in the language of the task."""
+
+    @abstractmethod
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        """The text of each token."""
 
     @abstractmethod
     def answer(self, ids: Sequence[int] | np.ndarray) -> str | None:
@@ -138,3 +151,29 @@ class OwnTokens(ABC):
             return self.answer([*self.encode(text), *self.stop_ids])
         except ValueError:  # not in the language of the task
             return None
+
+
+class OwnVocabulary:
+    """The vocabulary of a model that has learned such a task and nothing else; a conversation is its last question."""
+
+    begin_ids: tuple[int, ...] = (BOS,)  # what stands in front of every prompt
+
+    def __init__(self, task: OwnTokens) -> None:
+        self.task, self.stop_ids = task, task.stop_ids
+
+    def encode(self, text: str) -> list[int]:
+        return self.task.encode(text)
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        return self.task.pieces(ids)
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """``<bos>`` and the last user's text; ``ValueError`` where no user has said anything."""
+        said = [message["content"] for message in messages if message["role"] == "user"]
+        if not said:
+            raise ValueError("there is no message of a user, which would be the problem")
+        return [BOS, *self.encode(said[-1])]
+
+    def containing(self, marks: Sequence[str]) -> tuple[int, ...]:
+        every = self.pieces(range(len(self.task.words)))
+        return tuple(i for i, text in enumerate(every) if any(mark in text for mark in marks))

@@ -30,16 +30,15 @@ from itertools import permutations
 
 import numpy as np
 
-from wrongturn.tasks.base import Check, OwnTokens, Segment
+from wrongturn.tasks.base import BOS, EOS, SPECIAL, Check, OwnTokens, Segment
 from wrongturn.trace import Problem
 
 LIMIT = 199
 """Every number is between 1 and this."""
 
-PAD, BOS, EOS = 0, 1, 2
-FIRST = 3  # the token of the number 0; c is FIRST + c
+FIRST = len(SPECIAL)  # the token of the number 0; c is FIRST + c
 SYMBOLS = ("+", "-", "*", "/", "=", ",", ":", ";", "@", "!", "#", "^", ">")
-VOCAB: tuple[str, ...] = ("<pad>", "<bos>", "<eos>", *map(str, range(LIMIT + 1)), *SYMBOLS)
+VOCAB: tuple[str, ...] = (*SPECIAL, *map(str, range(LIMIT + 1)), *SYMBOLS)
 _ID = {token: i for i, token in enumerate(VOCAB)}
 END, ANSWER = _ID[";"], _ID[">"]
 _TOKEN = re.compile(r"\d+|[-+*/=,:;@!#^>]")
@@ -96,6 +95,16 @@ def encode(text: str) -> list[int]:
 def pieces(ids: Iterable[int]) -> list[str]:
     """The text of each token on its own (begin, end and padding are empty)."""
     return [VOCAB[i] if i > EOS else "" for i in ids]
+
+
+def prompt(puzzle: Puzzle) -> str:
+    """``"25,3:28"``."""
+    return f"{','.join(map(str, puzzle.numbers))}:{puzzle.target}"
+
+
+def prompt_ids(puzzle: Puzzle) -> list[int]:
+    """``<bos>`` and the tokens of the prompt."""
+    return [BOS, *encode(prompt(puzzle))]
 
 
 def parse_prompt(text: str) -> Puzzle:
@@ -266,7 +275,8 @@ def habits(puzzle: Puzzle, ids: Sequence[int]) -> dict[str, int]:
 
 
 def _follow(puzzle: Puzzle, ids: Sequence[int]) -> tuple[Check, dict[str, int]]:
-    search, texts = _Search(puzzle), pieces(int(i) for i in ids)
+    search = _Search(puzzle)
+    texts = [text or "?" for text in pieces(int(i) for i in ids)]  # special tokens have no text: no line allows one
     first: tuple[int, str] | None = None
     segments: list[Segment] = []
     start, ended = 0, False
@@ -413,18 +423,19 @@ class Countdown(OwnTokens):
     name = "countdown_search"
     stop_ids: tuple[int, ...] = (EOS,)
     boundary_ids: tuple[int, ...] = (END, EOS)
+    words = VOCAB
+    token = _TOKEN
 
     def problems(self, distribution: str | Distribution, n: int, seed: int = 0) -> list[Problem]:
         """``n`` problems; the same seed gives the same problems, whatever ``n`` is."""
         if isinstance(distribution, str):
             distribution = Distribution.parse(distribution)
-        stream, made = distribution.puzzles(seed), []
-        for i in range(n):
-            puzzle, steps = next(stream)
-            text = f"{','.join(map(str, puzzle.numbers))}:{puzzle.target}"
-            ids = (BOS, *encode(text))
-            made.append(Problem(f"{distribution}/{seed}/{i}", self.name, text, ids, ",".join(steps), str(distribution)))
-        return made
+        group, stream = str(distribution), distribution.puzzles(seed)
+        return [self.problem(*next(stream), f"{group}/{seed}/{i}", group) for i in range(n)]
+
+    def problem(self, puzzle: Puzzle, solution: Sequence[str], id: str, group: str = "") -> Problem:
+        """One puzzle as a problem."""
+        return Problem(id, self.name, prompt(puzzle), tuple(prompt_ids(puzzle)), ",".join(solution), group)
 
     def encode(self, text: str) -> list[int]:
         return encode(text)

@@ -9,13 +9,12 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from wrongturn.vocabulary import Message
+from wrongturn.tasks.base import BOS, EOS, SPECIAL
 
 LABELS = 20  # node names 0..19; a graph of n nodes uses a random subset, so every name is trained
-PAD, BOS, EOS = 0, 1, 2
-FIRST_LABEL = 3
+FIRST_LABEL = len(SPECIAL)
 SYMBOLS = (",", "|", "/", "<", ",(", "),", ")-", ">")
-VOCAB: tuple[str, ...] = ("<pad>", "<bos>", "<eos>", *map(str, range(LABELS)), *SYMBOLS)
+VOCAB: tuple[str, ...] = (*SPECIAL, *map(str, range(LABELS)), *SYMBOLS)
 COMMA, BAR, SLASH, OPEN, LIST, NEXT, FOUND, DONE = range(FIRST_LABEL + LABELS, len(VOCAB))
 _ID = {token: i for i, token in enumerate(VOCAB)}
 TOKEN = re.compile(r"\d+|\),|\)-|,\(|[,|/<>]")
@@ -87,26 +86,3 @@ def parse_prompt(ids: Sequence[int]) -> Query:
     pairs = [tuple(map(int, edge.split(","))) for edge in edges.split("|")]
     source, target = map(int, query.split(","))
     return Query(tuple((u, v) for u, v in pairs), source, target)
-
-
-class GraphVocabulary:
-    """The vocabulary of a model that has learned this and nothing else; a conversation is its last question."""
-
-    stop_ids: tuple[int, ...] = (EOS,)
-    begin_ids: tuple[int, ...] = (BOS,)  # what stands in front of every prompt
-
-    def encode(self, text: str) -> list[int]:
-        return encode(text)
-
-    def pieces(self, ids: Iterable[int]) -> list[str]:
-        return pieces(ids)
-
-    def prompt(self, messages: Sequence[Message]) -> list[int]:
-        """``<bos>`` and the last user's text; ``ValueError`` where no user has said anything."""
-        asked = [message["content"] for message in messages if message["role"] == "user"]
-        if not asked:
-            raise ValueError("there is no message of a user, which would be the graph and the query")
-        return [BOS, *encode(asked[-1])]
-
-    def containing(self, marks: Sequence[str]) -> tuple[int, ...]:
-        return tuple(i for i, text in enumerate(pieces(range(len(VOCAB)))) if any(mark in text for mark in marks))

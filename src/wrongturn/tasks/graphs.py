@@ -20,7 +20,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from wrongturn.tasks.base import Check, OwnTokens
+from wrongturn.tasks.base import PAD, Check, OwnTokens
 from wrongturn.tasks.graph_check import ERRORS, check
 from wrongturn.tasks.graph_text import (
     BAR,
@@ -34,7 +34,6 @@ from wrongturn.tasks.graph_text import (
     LIST,
     NEXT,
     OPEN,
-    PAD,
     SLASH,
     TOKEN,
     VOCAB,
@@ -233,6 +232,8 @@ class GraphSearch(OwnTokens):
     name = "graph_search"
     stop_ids: tuple[int, ...] = (EOS,)
     boundary_ids: tuple[int, ...] = (NEXT, FOUND, DONE, EOS)  # a closed expansion, the trace back, the path
+    words = VOCAB
+    token = TOKEN
 
     def problems(self, distribution: str | Distribution, n: int, seed: int = 0) -> list[Problem]:
         """``n`` problems of a distribution; the same seed gives the same problems, whatever ``n`` is."""
