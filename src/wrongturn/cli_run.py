@@ -20,12 +20,13 @@ from wrongturn.engines import SPECS, Engine
 from wrongturn.errors import WrongturnError
 from wrongturn.jobs import Limits
 from wrongturn.routing import follow
+from wrongturn.tasks.base import OwnVocabulary
 
 Policy = Annotated[
     Path | None, typer.Option(help="Solve as this policy says (wrongturn route fit makes them).", dir_okay=False)
 ]
 
-GRAPH_TOKENS, TEXT_TOKENS = 192, 4096
+TEXT_TOKENS = 4096
 """Longest completion unless asked otherwise: the longest search of a graph needs about 180."""
 
 
@@ -77,7 +78,7 @@ class Asked:
         int | None, typer.Option(min=1, help="Cap on decoded tokens per problem, all branches counted.")
     ] = None
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help=f"Longest completion ({GRAPH_TOKENS} for graphs, else {TEXT_TOKENS}).")
+        int | None, typer.Option(min=1, help=f"Longest completion (192 for graphs, else {TEXT_TOKENS}).")
     ] = None
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Problems worked on at once. Default: what suits the engine.")
@@ -93,10 +94,11 @@ class Asked:
             engine.concurrency = self.concurrency
         return engine
 
-    def read(self) -> list[wrongturn.Problem]:
-        """The problems."""
+    def read(self, engine: Engine) -> list[wrongturn.Problem]:
+        """The problems; without a file, of the task that is asked for or that is all the model has learned."""
         if self.source is None:
-            return search_problems(self.task or "graph_search", self.graphs, self.problems or 50, self.seed)
+            learned = engine.vocabulary.task.name if isinstance(engine.vocabulary, OwnVocabulary) else "graph_search"
+            return search_problems(self.task or learned, self.graphs, self.problems or 50, self.seed)
         if self.allow_code:
             wrongturn.tasks.allow_code()
         return wrongturn.tasks.read_problems(
@@ -109,12 +111,13 @@ class Asked:
             seed=self.seed,
         )
 
-    def settings(self) -> dict[str, Any]:
-        """How traces are decoded, as :class:`wrongturn.jobs.Settings` takes it."""
+    def settings(self, problems: list[wrongturn.Problem]) -> dict[str, Any]:
+        """How traces of these problems are decoded, as :class:`wrongturn.jobs.Settings` takes it."""
+        usual = {getattr(wrongturn.tasks.get(task), "usual_tokens", TEXT_TOKENS) for task in {p.task for p in problems}}
         return {
             "sampling": wrongturn.Sampling(self.temperature, self.top_p),
             "budget": self.budget,
-            "max_tokens": self.max_tokens or (GRAPH_TOKENS if self.source is None else TEXT_TOKENS),
+            "max_tokens": self.max_tokens or max(usual, default=TEXT_TOKENS),
             "top_k": self.top_k,
             "seed": self.seed,
         }
@@ -152,7 +155,8 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Solve problems, see where they fail, try to rescue them, and write a report."""
-    engine, problems = asked.open(), asked.read()
+    engine = asked.open()
+    problems = asked.read(engine)
     if policy is not None:
         strategy = [*(strategy or pipeline.compared(engine)), follow.spec(str(policy))]
     with progress_bars() as progress:
@@ -163,7 +167,7 @@ def run(
             samples=samples,
             strategies=strategy or None,
             progress=progress,
-            **asked.settings(),
+            **asked.settings(problems),
         )
     emit(summary, as_json, print_summary)
 
@@ -189,7 +193,8 @@ def collect(
     """Collect traces into a run folder; what fails is recorded there, and tried again by the same command."""
     began = time.monotonic()
     limits = Limits(None if max_tokens_total is None else count(max_tokens_total, "--max-tokens-total"), dollars(price))
-    engine, problems = asked.open(), asked.read()
+    engine = asked.open()
+    problems = asked.read(engine)
     if policy is not None:
         strategy = follow.spec(str(policy))
     with progress_bars() as progress:
@@ -203,7 +208,7 @@ def collect(
             on=on,
             workers=workers,
             progress=progress,
-            **asked.settings(),
+            **asked.settings(problems),
         )
     rows = collected.summary()
     facts: dict[str, Any] = {

@@ -17,6 +17,8 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("onnx")
 
+from wrongturn import Run  # noqa: E402
+from wrongturn.cli import app  # noqa: E402
 from wrongturn.cli_lab import lab  # noqa: E402
 from wrongturn.engines.base import Request  # noqa: E402
 from wrongturn.engines.embedded import Embedded  # noqa: E402
@@ -156,6 +158,20 @@ def test_evaluated_by_the_command_line(trained: Path, exported: Path, tmp_path: 
     assert defaults == list(recipes.recipe(task).distributions)
     traces, asked = sample(exported, [name], n=2, samples=2)
     assert {t.task for t in traces} == {task} == {p.task for p in asked.values()}
+
+
+def test_a_model_is_asked_what_it_has_learned(exported: Path, tmp_path: Path) -> None:
+    """Without a file and --task, a run's problems are of the model's own task; the run has an anatomy as well."""
+    task = layout(exported).task
+    name = "C3" if task == "countdown_search" else "G6_1,3"
+    run = tmp_path / "run"
+    options = ["-m", f"embedded:{exported}", "--graphs", name, "-n", "3", "--out", str(run), "--json"]
+    done = CliRunner().invoke(app, ["collect", *options])
+    assert done.exit_code == 0, done.output
+    assert {problem.task for problem in Run.open(run).problems().values()} == {task}
+    done = CliRunner().invoke(lab, ["anatomy", str(run), "--json"])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["task"] == task
 
 
 def test_accuracy_is_logged(tmp_path: Path) -> None:

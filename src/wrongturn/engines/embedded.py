@@ -30,11 +30,13 @@ from wrongturn.engines._rows import Slots
 from wrongturn.engines._vocabularies import check_pair, words
 from wrongturn.engines.base import SIGNALS, Capabilities, Chunk
 from wrongturn.signals import SignalConfig, from_logits
-from wrongturn.tasks.base import OwnVocabulary
-from wrongturn.tasks.countdown import Countdown
-from wrongturn.tasks.graphs import GraphSearch
+from wrongturn.tasks import get
+from wrongturn.tasks.base import OwnTokens, OwnVocabulary
 from wrongturn.trace import Ids
 from wrongturn.vocabulary import Vocabulary
+
+TASK = "wrongturn_task"
+"""The key in a folder's ``config.json`` that says what its model has learned; without it: graph_search."""
 
 
 class Embedded(BatchEngine):
@@ -180,9 +182,9 @@ def vocabulary(folder: Path) -> Vocabulary | None:
     tokens = words(folder)
     if tokens is None:
         return None
-    own = next((task for task in (GraphSearch(), Countdown()) if tokens == list(task.words)), None)
-    if own is not None:
-        return OwnVocabulary(own)
+    task = get(json.loads((folder / "config.json").read_text()).get(TASK, "graph_search"))
+    if isinstance(task, OwnTokens) and tokens == list(task.words):
+        return OwnVocabulary(task)
     from wrongturn.engines._tokenizer import HFVocabulary
 
     return HFVocabulary.load(str(folder))

@@ -18,7 +18,8 @@ from onnx import TensorProto, helper
 from safetensors.numpy import load_file, save
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from wrongturn.lab.folders import TASK, task_of
+from wrongturn.engines.embedded import TASK
+from wrongturn.lab.folders import task_of
 from wrongturn.lab.model import ModelConfig
 from wrongturn.lab.recipes import own_tokens
 from wrongturn.tasks.base import BOS, EOS, PAD, SPECIAL, OwnTokens

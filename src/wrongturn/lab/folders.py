@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from wrongturn.engines.embedded import TASK
 from wrongturn.errors import WrongturnError
 from wrongturn.lab.recipes import RECIPES, words
 
@@ -24,9 +25,6 @@ class Layout:
     exported: bool
     task: str
 
-
-TASK = "wrongturn_task"
-"""The key in an exported ``config.json``."""
 
 _LLAMA = {  # our word: Hugging Face's
     "vocab": "vocab_size",

@@ -111,12 +111,15 @@ class OwnTokens(ABC):
     """What tasks with tokens of their own have in common: it takes no model's vocabulary to read them."""
 
     slow = False
+    name: str
     stop_ids: tuple[int, ...]
     boundary_ids: tuple[int, ...]
     words: tuple[str, ...]
     """The vocabulary, by token id; it begins with ``SPECIAL``."""
     token: re.Pattern[str]
     """What a word looks like in a text."""
+    usual_tokens: int
+    """A completion's limit unless another is asked for: hardly any right one is as long."""
 
     @abstractmethod
     def encode(self, text: str) -> list[int]:

@@ -425,6 +425,7 @@ class Countdown(OwnTokens):
     boundary_ids: tuple[int, ...] = (END, EOS)
     words = VOCAB
     token = _TOKEN
+    usual_tokens = 240
 
     def problems(self, distribution: str | Distribution, n: int, seed: int = 0) -> list[Problem]:
         """``n`` problems; the same seed gives the same problems, whatever ``n`` is."""

@@ -234,6 +234,7 @@ class GraphSearch(OwnTokens):
     boundary_ids: tuple[int, ...] = (NEXT, FOUND, DONE, EOS)  # a closed expansion, the trace back, the path
     words = VOCAB
     token = TOKEN
+    usual_tokens = 192
 
     def problems(self, distribution: str | Distribution, n: int, seed: int = 0) -> list[Problem]:
         """``n`` problems of a distribution; the same seed gives the same problems, whatever ``n`` is."""
