@@ -23,14 +23,14 @@ Distributions = Annotated[
 ]
 Plot = Annotated[Path | None, typer.Option(help="Write the picture to this .svg file.")]
 Problems = Annotated[int, typer.Option("--problems", "-n", min=1, help="Problems per distribution.")]
-Model = Annotated[
-    str | None, typer.Argument(help="A checkpoint or exported folder, or a packaged model; default: the reasoner.")
-]
 
 
 @lab.command(name="eval")
 def evaluate(
-    checkpoint: Model = None,
+    checkpoints: Annotated[
+        list[str] | None,
+        typer.Argument(help="Checkpoint or exported folders, or packaged models; default: the reasoner."),
+    ] = None,
     graphs: Distributions = None,
     problems: Problems = 500,
     seed: Seed = 1,
@@ -38,43 +38,65 @@ def evaluate(
     plot: Plot = None,
     as_json: Json = False,
 ) -> None:
-    """How often a reasoner finds the path (Countdown: a solution), and how often its whole trace is right."""
-    from wrongturn.lab import published
+    """How often a reasoner finds the path (Countdown: a solution), and how often its whole trace is right.
+
+    Several reasoners are asked the same, and put into one table.
+    """
     from wrongturn.lab.evaluate import evaluate as measure
 
     svg_file(plot)
+    asked = {"n": problems, "seed": seed, "sampled": sampled}
     with progress_bars() as progress:
-        found = measure(checkpoint, graphs, n=problems, seed=seed, sampled=sampled, progress=progress)
-    of_breadth_first = found["task"] == "graph_search"
-    size = found["layers"], found["heads"]
-    known = [published.accuracy(row["distribution"], *size) if of_breadth_first else None for row in found["results"]]
+        found = [measure(each, graphs, progress=progress, **asked) for each in checkpoints or [None]]
     if plot is not None:
-        from wrongturn.lab.picture import accuracy
+        from wrongturn.lab.picture import accuracy, stack
 
-        title = f"{found['model']}: {found['decoding']}, {problems} problems a distribution, 95 % intervals"
-        write_picture(plot, accuracy(title, found["results"], known))
-    flat = found["results"][0] | {k: v for k, v in found.items() if k != "results"} if len(known) == 1 else found
-    emit(flat, as_json, lambda _: print_accuracy(found, known))
+        about = f"{found[0]['decoding']}, {problems} problems a distribution, 95 % intervals"
+        write_picture(plot, stack([accuracy(f"{one['model']}: {about}", one["results"], known(one)) for one in found]))
+    one = found[0]
+    flat = one["results"][0] | {k: v for k, v in one.items() if k != "results"} if len(one["results"]) == 1 else one
+    emit(flat if len(found) == 1 else {"models": found}, as_json, lambda _: print_accuracy(found))
 
 
-def print_accuracy(found: dict[str, Any], known: list[tuple[float, float] | None]) -> None:
-    title = f"{found['model']}, {found['task']}, {found['decoding']}, %"
-    shown = table(title, "", "answer", "whole trace", "published", "errors")
-    for row, figures in zip(found["results"], known, strict=True):
-        low, high = figures or (None, None)
-        theirs = "–" if low is None else f"{low:.1f}" if low == high else f"{low:.0f} – {high:.0f}"
-        errors = [f"{name} {n}" for name, n in row["first_errors"].items()]
-        paths, traces = (estimate(row[k], digits=0) for k in ("path_accuracy", "trace_accuracy"))
-        shown.add_row(row["distribution"], paths, traces, theirs, ", ".join(errors[:2]) or "none")
+def known(found: dict[str, Any]) -> list[tuple[float, float] | None]:
+    """The published figures beside a model's results: of its size, else the range; None where nothing is published."""
+    from wrongturn.lab import published
+
+    if found["task"] != "graph_search":
+        return [None] * len(found["results"])
+    size = found["layers"], found["heads"]
+    return [published.accuracy(row["distribution"], *size) for row in found["results"]]
+
+
+def figures(of: tuple[float, float] | None) -> str:
+    low, high = of or (None, None)
+    return "–" if low is None else f"{low:.1f}" if low == high else f"{low:.0f} – {high:.0f}"
+
+
+def print_accuracy(found: list[dict[str, Any]]) -> None:
+    """A row for each distribution; of several models one for each, those of one distribution together."""
+    several = len(found) > 1
+    about = f"{', '.join({one['task']: '' for one in found})}, {found[0]['decoding']}, %"
+    heads = ("answer", "whole trace", "published")
+    shown = (
+        table(about, "", "model", *heads) if several else table(f"{found[0]['model']}, {about}", "", *heads, "errors")
+    )
+    names = list(dict.fromkeys(row["distribution"] for one in found for row in one["results"]))
+    rows = [(one, row, theirs) for one in found for row, theirs in zip(one["results"], known(one), strict=True)]
+    for one, row, theirs in sorted(rows, key=lambda of: names.index(of[1]["distribution"])):
+        cells = [*(estimate(row[k], digits=0) for k in ("path_accuracy", "trace_accuracy")), figures(theirs)]
+        errors = ", ".join(f"{name} {n}" for name, n in list(row["first_errors"].items())[:2])
+        model = f"{Path(one['model']).name} {one['layers']}x{one['heads']}"
+        shown.add_row(row["distribution"], *([model, *cells] if several else [*cells, errors or "none"]))
     for column in shown.columns:
         column.no_wrap = True
     out.print(shown)
-    size = f"{found['layers']} layers x {found['heads']} heads"
-    n = found["results"][0]["path_accuracy"]["n"]
-    legend = f"{n} problems each, {size}, {found['seconds']} s; errors: the most frequent."
-    if any(known):
-        legend += "\nPublished: the same size, else the range over five sizes (paths or traces: not said)."
-    out.print(legend, style="dim")
+    legend = f"{rows[0][1]['path_accuracy']['n']} problems each, {sum(one['seconds'] for one in found):.1f} s"
+    if not several:
+        legend += f", {found[0]['layers']} layers x {found[0]['heads']} heads; errors: the most frequent"
+    if any(theirs for _, _, theirs in rows):
+        legend += ".\nPublished: the same size, else the range over five sizes (paths or traces: not said)"
+    out.print(f"{legend}.", style="dim")
 
 
 @lab.command()

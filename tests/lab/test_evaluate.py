@@ -54,6 +54,18 @@ def test_several_distributions_and_sampling() -> None:
     assert found["decoding"] == "sampled"
 
 
+def test_several_models_are_asked_the_same(tmp_path: Path) -> None:
+    asked = ["eval", "graph_search", "ancestor", "--graphs", "G15_2,4", "--graphs", "G6_1,3", "-n", "4"]
+    found = told(*asked, "--plot", str(tmp_path / "e.svg"))["models"]
+    assert [one["model"] for one in found] == ["graph_search", "ancestor"]
+    assert found[1]["results"] == told(*asked[:1], *asked[2:])["results"]
+    xml.dom.minidom.parse(str(tmp_path / "e.svg"))
+    shown = CliRunner().invoke(lab, asked).output
+    lines = [line.split()[:3] for line in shown.splitlines() if " 4x4 " in line]
+    models = (["graph_search", "4x4"], ["ancestor", "4x4"])
+    assert lines == [[name, *model] for name in ("G15_2,4", "G6_1,3") for model in models]
+
+
 def test_problems_are_of_test_classes_and_repeat() -> None:
     made = fresh(Distribution.parse("G15_2,4"), 8, 1)
     assert held_out([gs.parse_prompt(p.prompt_ids) for p in made]).all()
