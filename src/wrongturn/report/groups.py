@@ -22,7 +22,7 @@ from wrongturn.report.figures import (
     section,
     table,
 )
-from wrongturn.tasks.graphs import ERRORS
+from wrongturn.tasks.registry import ERRORS
 
 SHOWN_ERRORS = 6  # classes with a shade of their own in the bars; the rest is "other"
 OVERALL = ("", "all", "overall", "total")

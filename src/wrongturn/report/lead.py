@@ -12,7 +12,7 @@ from wrongturn.report.charts import onset_figure
 from wrongturn.report.figures import THIN, Figure, count, dig, esc, figure, number, percent, percent_range, plus
 from wrongturn.report.groups import OVERALL, totals
 from wrongturn.report.sections import baseline_of, is_bound
-from wrongturn.tasks.graphs import ERRORS
+from wrongturn.tasks.registry import ERRORS
 
 
 def lead(study: Mapping[str, Any], comparison: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from wrongturn.report.blocks import MOST_ERRORS, Columns, Table, alternatives, block, columns_of, deflate
 from wrongturn.report.fitting import NO_TOKENS, Plan, kept, plan_for, spread
 from wrongturn.report.traces import Pieces, check_of, entropy_scale, events_of, pieces_of
-from wrongturn.tasks.graphs import ERRORS
+from wrongturn.tasks.registry import ERRORS
 from wrongturn.trace import Problem, Trace
 
 ALTERNATIVES = 5  # per token; more would not fit beside a token

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from wrongturn import tasks
 from wrongturn.diagnose.segments import blank_lines
 from wrongturn.tasks.base import Check
-from wrongturn.tasks.graphs import ERRORS
+from wrongturn.tasks.registry import ERRORS
 from wrongturn.trace import Problem, Trace
 
 Pieces = Callable[[Trace, Sequence[int]], Sequence[str]]

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 
 from wrongturn.errors import WrongturnError
-from wrongturn.tasks import extract, graders, gym
+from wrongturn.tasks import countdown, extract, graders, graph_orders, graphs, gym
 from wrongturn.tasks.base import Task
 from wrongturn.tasks.countdown import Countdown
 from wrongturn.tasks.graph_orders import ORDERS, OrderedSearch
 from wrongturn.tasks.graphs import GraphSearch
 from wrongturn.tasks.sets import TASKS
 from wrongturn.tasks.text import TextTask
+
+ERRORS: dict[str, str] = countdown.ERRORS | graph_orders.ERRORS | graphs.ERRORS
+"""What the classes of first wrong tokens mean, of all tasks that are checked token by token."""
 
 _SEARCHES: tuple[Task, ...] = (GraphSearch(), *map(OrderedSearch, ORDERS), Countdown())
 _TASKS: dict[str, Task] = {task.name: task for task in _SEARCHES} | TASKS
