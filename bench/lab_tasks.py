@@ -20,10 +20,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 
-from wrongturn import stats, tasks
+from wrongturn import solve, stats, tasks
+from wrongturn.engines.embedded import Embedded
 from wrongturn.lab import picture
 from wrongturn.lab.anatomy import anatomy
-from wrongturn.lab.evaluate import evaluate, plain, sample
+from wrongturn.lab.evaluate import evaluate, exported, fresh, plain, room, sample
 from wrongturn.trace import Problem, Trace
 
 HERE = Path(__file__).parent
@@ -50,7 +51,7 @@ def measure(task: str) -> dict[str, Any]:
     }
     found["anatomy"] = anatomy(traces, problems).dict()
     if task == "countdown_search":
-        found["openings"] = openings(traces, problems)
+        found["openings"] = openings(traces, problems) | {"greedy": greedy_openings(folder)}
     return found
 
 
@@ -74,7 +75,7 @@ def openings(traces: list[Trace], problems: dict[str, Problem]) -> dict[str, Any
     """Right answers by the first line of the trace, and in which kind of line first errors stand."""
     task, found = tasks.get("countdown_search"), {}
     texts = [task.pieces(t.ids) for t in traces]
-    kinds = [line_kind("".join(text).split(";")[0]) for text in texts]
+    kinds = [opening(text) for text in texts]
     for group in dict.fromkeys(t.group for t in traces):
         for kind in ("step", "sub-goal", "backwards"):
             rows = [t for t, k in zip(traces, kinds, strict=True) if (t.group, k) == (group, kind)]
@@ -90,6 +91,24 @@ def openings(traces: list[Trace], problems: dict[str, Problem]) -> dict[str, Any
     wrong = np.array([not t.correct for t in traces])
     within = stats.within_auroc(wrong, np.array([k == "backwards" for k in kinds], float), [t.problem for t in traces])
     return {"right": found, "first_errors_in": errors, "backwards_tells_wrong_within": plain(within)}
+
+
+def greedy_openings(folder: Path, n: int = 200) -> dict[str, dict[str, int]]:
+    """How many greedy traces begin with each kind of line, and how many of those end right."""
+    task, found = tasks.get("countdown_search"), {}
+    with exported(folder) as (exports, layout):
+        for group in ("C3", "C4"):
+            problems = fresh(group, n, 1, task.name)
+            limit = room(layout, problems)
+            for t in solve(Embedded(exports), problems, strategy="greedy", top_k=0, max_tokens=limit):
+                of = found.setdefault(f"{group}, {opening(task.pieces(t.ids))}", {"traces": 0, "right": 0})
+                of["traces"] += 1
+                of["right"] += bool(t.correct)
+    return found
+
+
+def opening(text: list[str]) -> str:
+    return line_kind("".join(text).split(";")[0])
 
 
 def line_kind(line: str) -> str:
