@@ -52,6 +52,8 @@ VARIANTS: dict[str, tuple[str, float, dict[str, Any], dict[str, Any]]] = {  # te
     "no-growth": ("15 nodes from the start", 1, {}, {"start_nodes": (15, 15), "growth": 0.0}),
     "prompt-order": ("lists in the prompt's order", 1, {}, {"order": "prompt"}),
     "no-look-back-2x": ("plain initialisation, twice the tokens", 2, PLAIN, {}),
+    "no-look-back-slow": ("plain initialisation, a third of the learning rate", 1, PLAIN | {"lr": 7e-4}, {}),
+    "slow": ("a third of the learning rate", 1, {"lr": 7e-4}, {}),
     "packaged-calendar": ("the packaged calendar, a third longer", 4 / 3, {}, CALENDAR),
     "no-listing": ("no listing drill", 1, {}, NO_LISTING),
     "no-traversal": ("no traversal drill", 1, {}, NO_TRAVERSAL),

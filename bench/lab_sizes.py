@@ -26,12 +26,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
+from scipy.stats import ttest_ind
 
-from wrongturn import stats
 from wrongturn.cli_common import count
-from wrongturn.lab import published
+from wrongturn.lab import picture, published
 from wrongturn.lab.anatomy import anatomy
-from wrongturn.lab.evaluate import evaluate, plain, sample
+from wrongturn.lab.evaluate import evaluate, sample
 from wrongturn.lab.graph_examples import GraphRecipe
 from wrongturn.lab.machine import Machine
 from wrongturn.lab.model import ModelConfig
@@ -48,7 +48,8 @@ MEASURES = (("greedy", "path_accuracy"), ("greedy", "trace_accuracy"), ("sampled
 def config(size: str, seed: int, tokens: int) -> TrainConfig:
     layers, heads = SIZES[size]
     recipe = GraphRecipe(growth=0.25, drill_until=0.25, batch=16)
-    return TrainConfig(model=ModelConfig(layers=layers, heads=heads), recipe=recipe, tokens=tokens, seed=seed)
+    lr = 2e-3 if layers < 12 else 7e-4  # twelve layers find no neighbours at 2e-3
+    return TrainConfig(model=ModelConfig(layers=layers, heads=heads), recipe=recipe, tokens=tokens, lr=lr, seed=seed)
 
 
 def measure(size: str, seed: int, tokens: int, runs: Path, compiled: bool) -> None:
@@ -58,9 +59,7 @@ def measure(size: str, seed: int, tokens: int, runs: Path, compiled: bool) -> No
         return
     train(made, folder, machine=Machine(compile=compiled), evaluate_every=500)
     facts: dict[str, Any] = {"size": size, "seed": seed, "parameters": made.model.parameters()}
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    facts |= {name: log[-1][name] for name in ("tokens", "step", "seconds")}
-    facts["curve"] = [{k: round(r[k], 4) for k in ("tokens", "exact", "exact_long")} for r in log if "exact" in r]
+    facts["seconds"] = logged(folder)[-1]["seconds"]
     facts["greedy"] = evaluate(folder, published.DISTRIBUTIONS, n=N_GREEDY)["results"]
     facts["sampled"] = evaluate(folder, published.DISTRIBUTIONS, n=N_SAMPLED, sampled=True)["results"]
     dissected = anatomy(*sample(folder, published.DISTRIBUTIONS, n=N_SAMPLED, samples=1)).dict()
@@ -73,57 +72,102 @@ def measure(size: str, seed: int, tokens: int, runs: Path, compiled: bool) -> No
 # -- what the runs say together ----------------------------------------------------------------------------------------
 
 
-def trends(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Points of accuracy for every doubling of the layers, per distribution: least squares over runs; 95 % bootstrap
-    interval over runs. NaN where all runs are of one size."""
-    layers = np.log2([SIZES[f["size"]][0] for f in found])
-
-    def slope(x: np.ndarray, y: np.ndarray) -> float:
-        spread = x - x.mean()
-        return float(spread @ y / (spread @ spread)) if spread.any() else float("nan")
-
+def depth(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Points of accuracy that 6 layers have more than 3, per distribution: means over runs, 95 % by Welch's t over runs
+    (of other seeds and numbers of heads). The published figures have one run of each size and no interval."""
     rows = []
     for i, distribution in enumerate(published.DISTRIBUTIONS):
         row: dict[str, Any] = {"distribution": distribution}
         for decoding, kind in MEASURES:
-            accuracy = np.array([100 * f[decoding][i][kind]["value"] for f in found])
-            row[f"{decoding} {kind}"] = plain(stats.bootstrap([layers, accuracy], slope))
-        theirs = [np.mean(published.accuracy(distribution, *size) or ()) for size in published.SIZES]
-        row["published"] = slope(np.log2([layers for layers, _ in published.SIZES]), np.array(theirs))
+            deep, shallow = (
+                [100 * f[decoding][i][kind]["value"] for f in found if SIZES[f["size"]][0] == layers]
+                for layers in (6, 3)
+            )
+            row[f"{decoding} {kind}"] = more(deep, shallow)
+        deep, shallow = (
+            [
+                (published.accuracy(distribution, *size) or (float("nan"),))[0]
+                for size in published.SIZES
+                if size[0] == n
+            ]
+            for n in (6, 3)
+        )
+        row["published"] = round(float(np.mean(deep) - np.mean(shallow)), 2)
         rows.append(row)
     return rows
 
 
+def more(a: Sequence[float], b: Sequence[float]) -> dict[str, float | int | None]:
+    if min(len(a), len(b)) < 2:
+        return {"value": None, "low": None, "high": None, "n": len(a) + len(b)}
+    low, high = ttest_ind(a, b, equal_var=False).confidence_interval()
+    return {"value": float(np.mean(a) - np.mean(b)), "low": float(low), "high": float(high), "n": len(a) + len(b)}
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
 def read(runs: Path) -> list[dict[str, Any]]:
-    found = [json.loads(file.read_text()) for file in runs.glob("*/found.json")]
-    return sorted(found, key=lambda f: (list(SIZES).index(f["size"]), f["seed"]))
+    """Every run with its learning curve; those that were not finished have nothing else."""
+    found = []
+    for folder in (log.parent for log in runs.glob("*/log.jsonl")):
+        size, seed, *_ = folder.name.split("-")
+        done = folder / "found.json"
+        facts = json.loads(done.read_text()) if done.exists() else {"size": size, "seed": int(seed)}
+        facts["lr"] = json.loads((folder / "config.json").read_text())["lr"]
+        shown = ("tokens", "neighbour", "back", "exact", "exact_long")
+        facts["curve"] = [{k: round(r[k], 4) for k in shown} for r in logged(folder) if "exact" in r]
+        found.append(facts)
+    return sorted(found, key=lambda f: (list(SIZES).index(f["size"]), f["lr"], f["seed"]))
+
+
+def label(facts: dict[str, Any]) -> str:
+    return facts["size"] if facts["lr"] == 2e-3 else f"{facts['size']} at {facts['lr']:g}"
+
+
+def draw(found: Sequence[dict[str, Any]]) -> str:
+    """The first seed of each size."""
+    first = [f for f in found if f["seed"] == 0]
+    pictures = []
+    for role, what in (("neighbour", "Neighbours right"), ("exact", "Whole traces right (G15_2,4)")):
+        series = {label(f): [(r["tokens"] / 1e6, r[role]) for r in f["curve"]] for f in first}
+        pictures.append(picture.curves(f"{what}, %, by layers x heads", series, "training tokens, million"))
+    return picture.stack(pictures)
 
 
 def table(found: Sequence[dict[str, Any]], decoding: str, kind: str) -> str:
-    """Mean over seeds and its range, beside the published figure."""
+    """Of one seed its 95 % interval over graphs, of several the mean, the least and the most; and the published."""
     lines = ["| | seeds | " + " | ".join(published.DISTRIBUTIONS) + " |", "|---" * 8 + "|"]
     for size, shape in SIZES.items():
         cells, runs = [], [f for f in found if f["size"] == size]
         for i, distribution in enumerate(published.DISTRIBUTIONS):
-            values = [100 * f[decoding][i][kind]["value"] for f in runs]
+            e = [f[decoding][i][kind] for f in runs]
+            values = [100 * one["value"] for one in e]
+            ends = (100 * e[0]["low"], 100 * e[0]["high"]) if len(e) == 1 else (min(values), max(values)) if e else ()
             theirs, _ = published.accuracy(distribution, *shape) or (float("nan"),) * 2
-            ours = f"{np.mean(values):.0f} [{min(values):.0f}, {max(values):.0f}]" if values else "–"
+            ours = f"{np.mean(values):.0f} [{ends[0]:.0f}, {ends[1]:.0f}]" if ends else "–"
             cells.append(f"{ours} / {theirs:.0f}")
         lines.append(f"| {size} | {len(runs)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def write(runs: Path) -> None:
-    found = read(runs) or json.loads(RESULTS.read_text())["runs"]
-    facts = {"trends": trends(found), "runs": found}
+    everything = read(runs) or json.loads(RESULTS.read_text())["runs"]
+    found = [f for f in everything if "greedy" in f]
+    facts = {"depth": depth(found), "runs": everything}
     RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
+    (DOCS / "lab-sizes.svg").write_text(draw(everything), encoding="utf-8")
     for decoding, kind in MEASURES:
-        print(f"\n{decoding}, {kind}: mean over seeds [least, most] / published\n" + table(found, decoding, kind))
-    print("\npoints for every doubling of the layers, greedy path, whole trace (published: path or trace)")
-    for row in facts["trends"]:
-        ours = [row[f"greedy {kind}"] for kind in ("path_accuracy", "trace_accuracy")]
-        told = ", ".join(f"{e['value']:+.1f} [{e['low']:+.1f}, {e['high']:+.1f}]" for e in ours)
-        print(f"{row['distribution']}: {told} ({row['published']:+.1f}), {len(found)} runs")
+        print(f"\n{decoding}, {kind}: here / published\n" + table(found, decoding, kind))
+    print("\n| 6 layers minus 3, points | " + " | ".join(f"{d} {kind}" for d, kind in MEASURES) + " | published |")
+    for row in facts["depth"]:
+        print(f"| {row['distribution']} | " + " | ".join(signed(row[f"{d} {k}"]) for d, k in MEASURES), end="")
+        print(f" | {row['published']:+.1f} |")
+
+
+def signed(e: dict[str, Any]) -> str:
+    return "–" if e["value"] is None else f"{e['value']:+.0f} [{e['low']:+.0f}, {e['high']:+.0f}]"
 
 
 def main() -> None:
