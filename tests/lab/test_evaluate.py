@@ -70,7 +70,7 @@ def test_problems_are_of_test_classes_and_repeat() -> None:
     made = fresh(Distribution.parse("G15_2,4"), 8, 1)
     assert held_out([gs.parse_prompt(p.prompt_ids) for p in made]).all()
     assert [p.prompt for p in fresh(Distribution.parse("G15_2,4"), 4, 1)] == [p.prompt for p in made[:4]]
-    with pytest.raises(ValueError, match="too few graphs of test classes"):
+    with pytest.raises(ValueError, match="too few problems are held out"):
         fresh(Distribution.parse("G2_1,1"), 8, 1)
 
 

@@ -111,4 +111,4 @@ def held(stream: Iterator[Q], held_out: Callable[[Sequence[Q]], npt.NDArray[np.b
         made += [query for query, out in zip(block, held_out(block), strict=True) if out]
         if len(made) >= n:
             return made[:n]
-    raise ValueError(f"{name}: too few graphs of test classes; larger graphs have more")
+    raise ValueError(f"{name}: too few problems are held out for testing; larger ones have more")

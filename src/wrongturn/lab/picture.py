@@ -15,9 +15,9 @@ SHADES = ("#2166ac", "#67a9cf", "#8073ac", "#d6604d", "#fdae61", "#1b7837")
 
 
 def accuracy(title: str, rows: Sequence[Mapping[str, Any]], published: Sequence[tuple[float, float] | None]) -> str:
-    """One row per distribution: path and trace accuracy with their intervals, over the published range (percent)."""
+    """One row per distribution: answer and trace accuracy with their intervals, over the published range (percent)."""
     x = _percent_axis()
-    parts = [_legend([("path", BLUE), ("whole trace", ORANGE), *([("published", PALE)] if any(published) else [])])]
+    parts = [_legend([("answer", BLUE), ("whole trace", ORANGE), *([("published", PALE)] if any(published) else [])])]
     for i, (row, known) in enumerate(zip(rows, published, strict=True)):
         y = TOP + ROW * i + ROW / 2
         parts.append(_text(LEFT - 10, y + 4, row["distribution"], anchor="end"))
