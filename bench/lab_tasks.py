@@ -55,6 +55,12 @@ def measure(task: str) -> dict[str, Any]:
     return found
 
 
+def path_lengths(task: str, distribution: str = "G15_2,4", n: int = 1000) -> dict[int, int]:
+    """How many right searches end with a path of so many edges."""
+    edges = [(problem.reference or "").count(",") for problem in fresh(distribution, n, 1, task)]
+    return {length: edges.count(length) for length in sorted(set(edges))}
+
+
 def outcomes(traces: list[Trace]) -> dict[str, dict[str, list[bool]]]:
     groups = dict.fromkeys(t.group for t in traces)
     return {
@@ -139,6 +145,8 @@ def main() -> None:
             RESULTS.write_text(json.dumps(found, indent=1) + "\n")
             print(task, [(r["distribution"], r["path_accuracy"]["value"]) for r in found[task]["greedy"]], flush=True)
     if TRAININGS.keys() <= found.keys():
+        found["graph_search_dfs"]["path_lengths"] = path_lengths("graph_search_dfs")
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
         draw(found)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -105,6 +105,23 @@ class Task(Protocol):
     def check(self, problem: Problem, ids: Sequence[int] | np.ndarray) -> Check | None:
         """Where a completion leaves the correct path; None where the task cannot tell."""
         ...
+
+
+def read(text: str, token: re.Pattern[str], ids: Mapping[str, int], language: str) -> list[int]:
+    """Token ids of a text whose words look like ``token`` (spaces ignored).
+
+    Raises ``ValueError`` naming the ``language`` and the first character that is foreign to it.
+    """
+    found, end = [], 0
+    text = text.replace(" ", "")
+    for match in token.finditer(text):
+        if match.start() != end or match.group() not in ids:
+            break
+        found.append(ids[match.group()])
+        end = match.end()
+    if end != len(text):
+        raise ValueError(f"not {language} text: {text[end : end + 12]!r} at character {end}")
+    return found
 
 
 class OwnTokens(ABC):

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from wrongturn.tasks.base import BOS, EOS, SPECIAL
+from wrongturn.tasks.base import BOS, EOS, SPECIAL, read
 
 LIMIT = 199
 """Every number is between 1 and this."""
@@ -39,16 +39,7 @@ def combine(a: int, op: str, b: int) -> int | None:
 
 def encode(text: str) -> list[int]:
     """Token ids of a prompt or trace (spaces ignored). Raises ``ValueError`` naming the first foreign character."""
-    ids, end = [], 0
-    text = text.replace(" ", "")
-    for match in TOKEN.finditer(text):
-        if match.start() != end or match.group() not in _ID:
-            break
-        ids.append(_ID[match.group()])
-        end = match.end()
-    if end != len(text):
-        raise ValueError(f"not countdown text: {text[end : end + 12]!r} at character {end}")
-    return ids
+    return read(text, TOKEN, _ID, "countdown")
 
 
 def pieces(ids: Iterable[int]) -> list[str]:

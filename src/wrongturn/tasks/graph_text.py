@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from wrongturn.tasks.base import BOS, EOS, SPECIAL
+from wrongturn.tasks.base import BOS, EOS, SPECIAL, read
 
 LABELS = 20  # node names 0..19; a graph of n nodes uses a random subset, so every name is trained
 FIRST_LABEL = len(SPECIAL)
@@ -46,16 +46,7 @@ class Query:
 
 def encode(text: str) -> list[int]:
     """Token ids of a prompt or trace (spaces ignored). Raises ``ValueError`` naming the first foreign character."""
-    ids, end = [], 0
-    text = text.replace(" ", "")
-    for match in TOKEN.finditer(text):
-        if match.start() != end or match.group() not in _ID:
-            break
-        ids.append(_ID[match.group()])
-        end = match.end()
-    if end != len(text):
-        raise ValueError(f"not graph-search text: {text[end : end + 12]!r} at character {end}")
-    return ids
+    return read(text, TOKEN, _ID, "graph-search")
 
 
 def decode(ids: Iterable[int]) -> str:
