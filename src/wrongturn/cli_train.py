@@ -19,7 +19,9 @@ Device = Annotated[str, typer.Option(help="'auto' (a GPU if there is one), 'cpu'
 Compile = Annotated[bool, typer.Option("--compile", help="torch.compile: slow to begin, then faster.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0: all.")]
 Ancestor = Annotated[str, typer.Argument(help="A checkpoint or exported folder, or a packaged model.")]
-Goal = Annotated[str, typer.Option("--graphs", help="The distribution to get better at (Countdown: C4).")]
+Goal = Annotated[
+    str | None, typer.Option("--graphs", help="What to get better at.", show_default="G15_5,6, of Countdown C4")
+]
 Lr = Annotated[float, typer.Option(min=0.0, help="Peak learning rate.")]
 
 
@@ -64,7 +66,7 @@ def train(
 def sft(
     ancestor: Ancestor,
     folder: Out,
-    graphs: Goal = "G15_5,6",
+    graphs: Goal = None,
     tokens: Annotated[str, typer.Option(help="Training tokens, e.g. 2M.")] = "2M",
     lr: Lr = 5e-4,
     device: Device = "auto",
@@ -74,11 +76,11 @@ def sft(
 ) -> None:
     """Supervised: go on with right searches of one distribution."""
     with torch_at_hand(threads):
+        from wrongturn.lab import recipes
         from wrongturn.lab.machine import here
-        from wrongturn.lab.recipes import only
         from wrongturn.lab.train import TrainConfig
     model, start, sha, task = beginning(ancestor)
-    recipe = only(task, graphs)
+    recipe = recipes.only(task, graphs or recipes.recipe(task).goal)
     config = TrainConfig(model=model, recipe=recipe, tokens=count(tokens), lr=lr, seed=seed, ancestor=sha)
     fit(config, folder, here(device), start, as_json)
 
@@ -87,26 +89,26 @@ def sft(
 def grpo(
     ancestor: Ancestor,
     folder: Out,
-    graphs: Goal = "G15_5,6",
+    graphs: Goal = None,
     steps: Annotated[int, typer.Option(min=1, help="Rounds of rollouts.")] = 160,
     prompts: Annotated[int, typer.Option(min=1, help="Problems a round.")] = 24,
     samples: Annotated[int, typer.Option(min=2, help="Rollouts a problem.")] = 8,
-    reward: Annotated[str, typer.Option(help="1 for a right 'path', or for a right 'trace'.")] = "path",
+    reward: Annotated[str, typer.Option(help="1 for a right 'answer', or for a right 'trace'.")] = "answer",
     lr: Lr = 1e-4,
     threads: Threads = 0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Reinforced: sample, grade, and make what was right more likely (GRPO). Runs on the CPU."""
-    if reward not in ("path", "trace"):
-        raise WrongturnError(f"unknown reward {reward!r} (expected 'path' or 'trace')")
+    if reward not in ("answer", "trace"):
+        raise WrongturnError(f"unknown reward {reward!r} (expected 'answer' or 'trace')")
     with torch_at_hand(threads):
+        from wrongturn.lab import recipes
         from wrongturn.lab.grpo import GrpoConfig
         from wrongturn.lab.grpo import train as reinforce
     model, start, sha, task = beginning(ancestor)
-    if task != "graph_search":
-        raise WrongturnError(f"{ancestor} has learned {task}; 'posttrain grpo' reinforces graph_search alone")
-    config = GrpoConfig(model, graphs, steps, prompts, samples, reward=reward, lr=lr, seed=seed, ancestor=sha)
+    goal = graphs or recipes.recipe(task).goal
+    config = GrpoConfig(model, task, goal, steps, prompts, samples, reward=reward, lr=lr, seed=seed, ancestor=sha)
     finish(folder, followed(lambda tell: reinforce(config, folder, start=start, report=tell), steps), as_json)
 
 

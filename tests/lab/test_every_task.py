@@ -210,7 +210,7 @@ class _Made:
 
 
 def test_trained_further(trained: Path, tmp_path: Path) -> None:
-    """Supervised: any task. Reinforced: one clear line."""
+    """Supervised and reinforced, by the command line."""
     task = layout(trained).task
     name = "C3" if task == "countdown_search" else "G6_1,3"
     settings = json.loads((trained / "config.json").read_text())
@@ -219,9 +219,14 @@ def test_trained_further(trained: Path, tmp_path: Path) -> None:
         done = CliRunner().invoke(lab, [*args, "--json"])
         assert done.exit_code == 0, done.output
         assert layout(Path(json.loads(done.stdout)["export"])).task == task
-    refused = CliRunner().invoke(lab, ["posttrain", "grpo", str(trained), "--out", str(tmp_path / "grpo")])
-    assert isinstance(refused.exception, WrongturnError)
-    assert f"has learned {task}; 'posttrain grpo' reinforces graph_search alone" in str(refused.exception)
+    rounds = ["--steps", "2", "--prompts", "2", "--samples", "2", "--threads", "1", "--json"]
+    args = ["posttrain", "grpo", str(trained), "--graphs", name, "--out", str(tmp_path / "grpo"), *rounds]
+    done = CliRunner().invoke(lab, args)
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert told["step"] == 2
+    assert {"right", "exact", "right_goal", "exact_goal"} < told.keys()
+    assert layout(tmp_path / "grpo").task == layout(Path(told["export"])).task == task
 
 
 def test_a_task_takes_its_own_words_and_room(trained: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from wrongturn.engines.embedded import model_folder  # noqa: E402
 from wrongturn.lab import checkpoints, grpo  # noqa: E402
 from wrongturn.lab.model import ModelConfig, Reasoner  # noqa: E402
-from wrongturn.lab.split import held_out  # noqa: E402
+from wrongturn.tasks import countdown as cd  # noqa: E402
 from wrongturn.tasks import graphs as gs  # noqa: E402
 
 QUERY = gs.parse_prompt(gs.encode("1,3|2,4|1,2|0,1|0,2|3,4/0,4"))
@@ -28,9 +28,18 @@ def test_advantages() -> None:
 
 
 def test_rewards() -> None:
-    gold, short = gs.gold(QUERY), [*gs.encode("<0,(1,2),2,(4)-4,2,0>0,2,4"), gs.EOS]
-    assert [grpo.reward(QUERY, gold, kind) for kind in ("path", "trace")] == [1, 1]
-    assert [grpo.reward(QUERY, short, kind) for kind in ("path", "trace")] == [1, 0]
+    task = gs.GraphSearch()
+    asked, puzzle = task.problem(QUERY, "q"), cd.Countdown().problem(cd.Puzzle((25, 3, 4), 88), ["25-3=22"], "p")
+    for own, problem, text, wanted in (
+        (task, asked, "<0,(1,2),1,(2,3),2,(4)-4,2,0>0,2,4", (1, 1)),
+        (task, asked, "<0,(1,2),2,(4)-4,2,0>0,2,4", (1, 0)),  # 1 was never expanded
+        (task, asked, "<0,(1,2),1,(2,3),2,(4)-4,2,0>0,1,2,4", (0, 0)),
+        (cd.Countdown(), puzzle, "25-3=22;22*4=88;88!88;>25-3=22,22*4=88", (1, 1)),
+        (cd.Countdown(), puzzle, "25-3=23;22*4=88;88!88;>25-3=22,22*4=88", (1, 0)),
+        (cd.Countdown(), puzzle, "25-3=22;22*4=88;88!88;>25-3=22", (0, 0)),
+    ):
+        ids = np.array([*own.encode(text), gs.EOS])
+        assert tuple(grpo.reward(own, problem, ids, kind) for kind in ("answer", "trace")) == wanted, text
 
 
 def test_an_update_makes_good_traces_likelier_and_bad_ones_less() -> None:
@@ -60,7 +69,15 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None
     folder = model_folder()
     model, start, sha = checkpoints.ancestor(folder)
     config = grpo.GrpoConfig(
-        model=model, graphs="G20_5,6", steps=3, prompts=4, samples=4, batch=8, lr=1e-3, save_seconds=0, ancestor=sha
+        model=model,
+        distribution="G20_5,6",
+        steps=3,
+        prompts=4,
+        samples=4,
+        batch=8,
+        lr=1e-3,
+        save_seconds=0,
+        ancestor=sha,
     )
     whole = grpo.train(config, tmp_path / "whole", start=start, evaluate_every=0)
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
@@ -79,8 +96,3 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None
     resumed = grpo.train(config, tmp_path / "cut", start=start, evaluate_every=0)
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
-
-
-def test_prompts_are_of_training_classes() -> None:
-    stream = grpo.prompts(grpo.GrpoConfig())
-    assert not held_out([next(stream) for _ in range(100)]).any()

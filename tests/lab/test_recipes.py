@@ -163,7 +163,23 @@ def test_a_task_by_name(task: str) -> None:
     assert recipe.weights().shape == (len(words),)
     problem = recipe.fresh(recipe.distributions[0], 1, 1)[0]
     assert (problem.task, problem.group) == (task, recipe.distributions[0])
-    assert recipes.only(task, recipe.distributions[0]).task == task
+    assert recipes.only(task, recipe.goal).task == task
+
+
+@pytest.mark.parametrize("task", sorted(recipes.RECIPES))
+def test_what_is_practised_is_not_what_is_tested(task: str) -> None:
+    recipe, own = recipes.recipe(task), recipes.own_tokens(task)
+    made = list(islice(recipe.practice(recipe.goal, 7), 150))
+    if task == "countdown_search":
+        out = split.held_out_puzzles([cd.parse_prompt(p.prompt) for p in made])
+    else:
+        out = split.held_out([gs.parse_prompt(p.prompt_ids) for p in made])
+    assert not out.any()
+    assert len({p.id for p in made}) == len(made)
+    assert all(p.task == task and own.grade(p, p.reference) for p in made)
+    assert [p.prompt for p in islice(recipe.practice(recipe.goal, 7), 20)] == [p.prompt for p in made[:20]]
+    with pytest.raises(ValueError, match="distribution"):
+        recipe.practice("nothing", 7)
 
 
 def test_what_is_not_there_is_named() -> None:

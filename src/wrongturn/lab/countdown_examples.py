@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from wrongturn.lab.data import Example, held
+from wrongturn.lab.data import Example, held, kept
 from wrongturn.lab.split import held_out_puzzles
 from wrongturn.tasks import countdown as cd
 from wrongturn.trace import Problem
@@ -65,6 +65,10 @@ class CountdownRecipe:
     def distributions(self) -> tuple[str, ...]:
         return ("C3", "C4")
 
+    @property
+    def goal(self) -> str:
+        return "C4"
+
     def longest(self) -> int:
         return self.context
 
@@ -87,24 +91,27 @@ class CountdownRecipe:
     def searches(self, rng: np.random.Generator, numbers: int, number: int) -> list[Example]:
         """Puzzles of so many numbers and right traces, all of which fit the context."""
         puzzles, choices = (int(seed) for seed in rng.integers(1 << 62, size=2))
-        stream, ties = cd.Distribution(numbers).puzzles(puzzles), random.Random(choices)
+        drawn, ties = kept(cd.Distribution(numbers).puzzles(puzzles), _held_out), random.Random(choices)
         made: list[Example] = []
         while len(made) < number:
-            block = list(islice(stream, number))
-            for (puzzle, steps), out in zip(block, _held_out(block), strict=True):
-                if out:
-                    continue
-                trace = cd.write(puzzle, steps, ties, detours=self.detours, backward=self.backward)
-                example = Example(np.array(cd.prompt_ids(puzzle)), trace)
-                if len(example) <= self.context:
-                    made.append(example)
-        return made[:number]
+            puzzle, steps = next(drawn)
+            trace = cd.write(puzzle, steps, ties, detours=self.detours, backward=self.backward)
+            example = Example(np.array(cd.prompt_ids(puzzle)), trace)
+            if len(example) <= self.context:
+                made.append(example)
+        return made
 
     def fresh(self, distribution: str, n: int, seed: int) -> list[Problem]:
         """``n`` puzzles held out for testing (see :func:`wrongturn.lab.split.held_out_puzzles`)."""
         d, task = cd.Distribution.parse(distribution), cd.Countdown()
         found = held(d.puzzles(seed), _held_out, n, distribution)
         return [task.problem(*solved, f"{d}/test{seed}/{i}", str(d)) for i, solved in enumerate(found)]
+
+    def practice(self, distribution: str, seed: int) -> Iterator[Problem]:
+        """An endless stream of puzzles that are not held out."""
+        d, task = cd.Distribution.parse(distribution), cd.Countdown()
+        drawn = enumerate(kept(d.puzzles(seed), _held_out))
+        return (task.problem(*solved, f"{d}/practice{seed}/{i}", str(d)) for i, solved in drawn)
 
     def accuracy(self, model: Reasoner) -> dict[str, float]:
         """By decoding the largest puzzles, as many traces are right."""

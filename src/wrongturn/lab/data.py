@@ -21,6 +21,7 @@ GROUP = 16
 """Batches drawn together."""
 
 Q = TypeVar("Q")
+HeldOut = Callable[[Sequence[Q]], npt.NDArray[np.bool_]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,12 @@ class Recipe(Protocol):
 
     @property
     def distributions(self) -> tuple[str, ...]:
-        """What such a model is evaluated on."""
+        """What such a model is evaluated on, the one it was at home in first."""
+        ...
+
+    @property
+    def goal(self) -> str:
+        """The distribution that a further training is for unless another is asked for."""
         ...
 
     def longest(self) -> int:
@@ -68,6 +74,10 @@ class Recipe(Protocol):
 
     def fresh(self, distribution: str, n: int, seed: int) -> list[Problem]:
         """``n`` problems held out for testing. Raises ``ValueError`` for a malformed or too small distribution."""
+        ...
+
+    def practice(self, distribution: str, seed: int) -> Iterator[Problem]:
+        """An endless stream of problems, none of them held out. Raises ``ValueError`` for a malformed distribution."""
         ...
 
     def accuracy(self, model: Reasoner) -> dict[str, float]:
@@ -100,7 +110,14 @@ def batches(recipe: Recipe, seed: int, number: int, progress: float) -> Iterator
         yield ids, np.where(carries, weigh[ids], np.float32(0))
 
 
-def held(stream: Iterator[Q], held_out: Callable[[Sequence[Q]], npt.NDArray[np.bool_]], n: int, name: str) -> list[Q]:
+def kept(stream: Iterator[Q], held_out: HeldOut[Q]) -> Iterator[Q]:
+    """An endless stream less what is held out for testing."""
+    while True:
+        block = list(islice(stream, 64))
+        yield from (query for query, out in zip(block, held_out(block), strict=True) if not out)
+
+
+def held(stream: Iterator[Q], held_out: HeldOut[Q], n: int, name: str) -> list[Q]:
     """The first ``n`` of a stream that are held out for testing.
 
     Raises ``ValueError`` where those of the distribution ``name`` are so few or so small that hardly any is.

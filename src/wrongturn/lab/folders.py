@@ -74,8 +74,8 @@ def layout(folder: Path) -> Layout:
 
 
 def task_of(config: dict[str, Any]) -> str:
-    """The task in the settings of a training or in an exported ``config.json``; both once had none but the first."""
-    recipe = config.get("recipe")
+    """The task in the settings of a training or in an exported ``config.json``; all once had none but the first."""
+    recipe = config.get("recipe", config)
     return str((recipe if isinstance(recipe, dict) else {}).get("task", config.get(TASK, "graph_search")))
 
 

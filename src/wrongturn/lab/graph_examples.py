@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from wrongturn.lab.data import Example, held
+from wrongturn.lab.data import Example, held, kept
 from wrongturn.lab.draw import graphs
 from wrongturn.lab.published import DISTRIBUTIONS
 from wrongturn.lab.split import held_out
@@ -77,6 +78,10 @@ class GraphRecipe:
     def distributions(self) -> tuple[str, ...]:
         return DISTRIBUTIONS
 
+    @property
+    def goal(self) -> str:
+        return "G15_5,6"
+
     def longest(self) -> int:
         """No example has more tokens than this (prompt, every list, trace back, path)."""
         edges = round(1.8 * self.nodes)
@@ -124,10 +129,21 @@ class GraphRecipe:
 
         Raises ``ValueError`` where graphs are so small that there are hardly any such classes.
         """
-        d, task = gs.Distribution.parse(distribution), get(self.task)
-        assert isinstance(task, gs.GraphSearch)
+        d = gs.Distribution.parse(distribution)
         found = held(d.queries(seed), held_out, n, distribution)
-        return [task.problem(query, f"{d}/test{seed}/{i}", str(d)) for i, query in enumerate(found)]
+        return [self._searches.problem(query, f"{d}/test{seed}/{i}", str(d)) for i, query in enumerate(found)]
+
+    def practice(self, distribution: str, seed: int) -> Iterator[Problem]:
+        """An endless stream of problems on graphs of the other classes."""
+        d = gs.Distribution.parse(distribution)
+        drawn = enumerate(kept(d.queries(seed), held_out))
+        return (self._searches.problem(query, f"{d}/practice{seed}/{i}", str(d)) for i, query in drawn)
+
+    @property
+    def _searches(self) -> gs.GraphSearch:
+        task = get(self.task)
+        assert isinstance(task, gs.GraphSearch)
+        return task
 
     def accuracy(self, model: Reasoner) -> dict[str, float]:
         """By teacher forcing where the trace is unique, on longer paths as well; else by decoding."""

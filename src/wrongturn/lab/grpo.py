@@ -1,4 +1,4 @@
-"""Reinforcement learning with a verifiable reward: group-relative policy optimisation of a small reasoner.
+"""Reinforcement learning with a verifiable reward: group-relative policy optimisation of a small reasoner of any task.
 
 Rollouts come from the embedded engine on the current weights, the reward from the task's own grader or checker, and the
 update from torch. Advantages are rewards standardised within the rollouts of a problem ("DeepSeekMath", Shao et al.,
@@ -23,34 +23,34 @@ from torch import Tensor
 from wrongturn.engines.base import Chunk, Request, Sampling
 from wrongturn.engines.embedded import Embedded
 from wrongturn.errors import WrongturnError
-from wrongturn.lab import checkpoints
-from wrongturn.lab.decoding import written
-from wrongturn.lab.forcing import exact_trace
+from wrongturn.lab import checkpoints, recipes
+from wrongturn.lab.decoding import decoded, written
 from wrongturn.lab.model import ModelConfig, Reasoner
-from wrongturn.lab.split import held_out
-from wrongturn.tasks import graphs as gs
+from wrongturn.lab.recipes import own_tokens
+from wrongturn.tasks.base import OwnTokens
+from wrongturn.trace import Problem
 
 
 @dataclass(frozen=True, slots=True)
 class GrpoConfig:
     """One run: ``steps`` rounds of ``prompts`` problems with ``samples`` rollouts each, then updates of ``batch`` rows.
 
-    ``reward``: "path" (the answer is a shortest path) or "trace" (every token is the one correct token).
+    ``reward``: 1 for a right "answer" (whatever the trace says), or for a "trace" every token of which is right.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    graphs: str = "G15_5,6"
+    task: str = "graph_search"
+    distribution: str = "G15_5,6"
     steps: int = 150
     prompts: int = 24
     samples: int = 8
     batch: int = 48
-    reward: str = "path"
+    reward: str = "answer"
     lr: float = 1e-4
     warmup: int = 5
     ratio: float = 0.2  # the surrogate is clipped outside [1 - ratio, 1 + ratio]
     clip: float = 1.0
     temperature: float = 1.0
-    max_tokens: int = 192
     seed: int = 0
     save_seconds: float = 60.0
     ancestor: str = ""
@@ -60,43 +60,43 @@ class GrpoConfig:
 class Rollout:
     """One sampled completion: ids [T], the log-probability each had when it was drawn [T], and its reward."""
 
-    prompt: list[int]
+    prompt: Sequence[int]
     ids: np.ndarray
     logprobs: np.ndarray
     reward: float
     advantage: float = 0.0
 
 
-def reward(query: gs.Query, ids: Sequence[int], kind: str) -> float:
+def reward(task: OwnTokens, problem: Problem, ids: np.ndarray, kind: str) -> float:
     """1 where the completion is right, 0 where not."""
-    right = gs.grade(query, gs.answer(ids)) if kind == "path" else gs.check(query, ids).exact
+    right = task.grade(problem, task.answer(ids)) if kind == "answer" else task.check(problem, ids).exact
     return float(right)
 
 
-def rollouts(engine: Embedded, config: GrpoConfig, queries: Sequence[gs.Query], step: int) -> list[list[Rollout]]:
-    """``samples`` rollouts of each query, with advantages; the same (seed, step) gives the same draws."""
+def rollouts(engine: Embedded, config: GrpoConfig, problems: Sequence[Problem], step: int) -> list[list[Rollout]]:
+    """``samples`` rollouts of each problem, with advantages; the same (seed, step) gives the same draws."""
+    task = own_tokens(config.task)
 
     async def ask() -> list[Chunk]:
         requests = [
             Request(
-                np.array(gs.prompt_ids(query), np.int32),
-                config.max_tokens,
+                np.array(problem.prompt_ids, np.int32),
+                min(task.usual_tokens, config.model.context - len(problem.prompt_ids)),
                 Sampling(config.temperature),
                 seed=int(np.random.SeedSequence([config.seed, step, i, k]).generate_state(1)[0]),
-                stop_ids=(gs.EOS,),
+                stop_ids=task.stop_ids,
             )
-            for i, query in enumerate(queries)
+            for i, problem in enumerate(problems)
             for k in range(config.samples)
         ]
         return list(await asyncio.gather(*map(engine.generate, requests)))
 
     chunks = iter(asyncio.run(ask()))
     groups = []
-    for query in queries:
-        prompt = gs.prompt_ids(query)
+    for problem in problems:
         group = [
-            Rollout(prompt, chunk.ids, -chunk.signals.nll, reward(query, chunk.ids.tolist(), config.reward))
-            for chunk in islice(chunks, config.samples)
+            Rollout(problem.prompt_ids, c.ids, -c.signals.nll, reward(task, problem, c.ids, config.reward))
+            for c in islice(chunks, config.samples)
         ]
         for rollout, a in zip(group, advantages([r.reward for r in group]), strict=True):
             rollout.advantage = a
@@ -147,9 +147,11 @@ def train(
     """Improve the weights ``start`` for ``config.steps`` rounds; resumes what is in ``out``.
 
     ``report`` receives each log record: step, reward (mean over rollouts), mixed (share of problems that taught
-    something), tokens (decoded so far), seconds, and accuracies when evaluated.
+    something), tokens (decoded so far), seconds, and when evaluated ``right`` answers and ``exact`` traces, with and
+    without ``_goal``: of the distribution that is trained on, and of the one that the ancestor was at home in.
     """
-    gs.Distribution.parse(config.graphs)
+    recipe = recipes.recipe(config.task)
+    stream = recipe.practice(config.distribution, config.seed + 1_000_000)
     checkpoints.begin(out, config)
     torch.manual_seed(config.seed)
     model = Reasoner(config.model)
@@ -158,10 +160,10 @@ def train(
     state = checkpoints.restore(out, model, [optim])
     first, tokens = int(state.get("step", 0)), int(state.get("tokens", 0))
     begun = saved = time.monotonic() - float(state.get("seconds", 0.0))
-    stream = islice(prompts(config), first * config.prompts, None)
+    stream = islice(stream, first * config.prompts, None)
     with (out / "log.jsonl").open("a") as log:
         for step in range(first, config.steps):
-            engine = engine_of(model, out / "rollouts")
+            engine = Embedded(written(model, config.task, out / "rollouts"))
             groups = rollouts(engine, config, list(islice(stream, config.prompts)), step)
             for group in optim.param_groups:
                 group["lr"] = config.lr * min(1.0, (step + 1) / config.warmup)
@@ -180,8 +182,8 @@ def train(
             record["mixed"] = float(np.mean([any(r.advantage for r in group) for group in groups]))
             done = step + 1 == config.steps
             if evaluate_every and ((step + 1) % evaluate_every == 0 or done):
-                record |= {"exact": exact_trace(model, "G15_2,4")["exact"]}
-                record |= {"exact_goal": exact_trace(model, config.graphs)["exact"]}
+                record |= decoded(model, recipe, recipe.distributions[0])
+                record |= {f"{name}_goal": x for name, x in decoded(model, recipe, config.distribution).items()}
             log.write(json.dumps(record) + "\n")
             log.flush()
             if report:
@@ -192,16 +194,3 @@ def train(
                     out, model, [optim], {"step": step + 1, "tokens": tokens, "seconds": time.monotonic() - begun}
                 )
     return model
-
-
-def prompts(config: GrpoConfig) -> Iterator[gs.Query]:
-    """Queries to learn from, none on a graph of a test class."""
-    stream = gs.Distribution.parse(config.graphs).queries(config.seed + 1_000_000)
-    while True:
-        block = list(islice(stream, 64))
-        yield from (q for q, out in zip(block, held_out(block), strict=True) if not out)
-
-
-def engine_of(model: Reasoner, folder: Path) -> Embedded:
-    """The embedded engine on the model's present weights, written to ``folder``."""
-    return Embedded(written(model, gs.GraphSearch.name, folder))

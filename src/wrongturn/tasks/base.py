@@ -150,6 +150,14 @@ class OwnTokens(ABC):
     def answer(self, ids: Sequence[int] | np.ndarray) -> str | None:
         """The final answer of a completion, None where it has none."""
 
+    @abstractmethod
+    def grade(self, problem: Problem, answer: str | None) -> bool:
+        """Whether the answer is right."""
+
+    @abstractmethod
+    def check(self, problem: Problem, ids: Sequence[int] | np.ndarray) -> Check:
+        """Where a completion leaves the correct path."""
+
     def needs(self) -> None:  # noqa: B027 (they need nothing)
         """Nothing that could be missing."""
 
