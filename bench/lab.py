@@ -29,7 +29,8 @@ from wrongturn.tasks import graphs as gs
 HERE = Path(__file__).parent
 RESULTS, DOCS = HERE / "results" / "lab.json", HERE.parent / "docs"
 MODELS = ("graph_search", "ancestor", "sft", "grpo")
-N_GREEDY, N_SAMPLED, N_ANATOMY, SAMPLES = 500, 300, 100, 4
+N_GREEDY, N_SAMPLED, SAMPLES = 500, 300, 4
+N_ANATOMY = {"graph_search": 200, "ancestor": 100, "sft": 100, "grpo": 100}
 
 
 def measure() -> dict[str, Any]:
@@ -37,7 +38,7 @@ def measure() -> dict[str, Any]:
     for name in MODELS:
         greedy = evaluate(name, published.DISTRIBUTIONS, n=N_GREEDY)
         sampled = evaluate(name, published.DISTRIBUTIONS, n=N_SAMPLED, sampled=True)
-        dissected = anatomy(*sample(name, published.DISTRIBUTIONS, n=N_ANATOMY, samples=SAMPLES)).dict()
+        dissected = anatomy(*sample(name, published.DISTRIBUTIONS, n=N_ANATOMY[name], samples=SAMPLES)).dict()
         found[name] = {"greedy": greedy, "sampled": sampled, "anatomy": dissected}
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
         print(name, flush=True)
@@ -56,7 +57,7 @@ def on_traces(steps: int = 120) -> dict[str, Any]:
 def lengths(name: str, distribution: str = "G15_5,6") -> dict[str, Any]:
     """Nodes that wrong answers have more than the shortest path, and expansions that right ones' traces have more than
     the search; means over samples, 95 % intervals over problems."""
-    traces, problems = sample(name, [distribution], n=N_ANATOMY, samples=SAMPLES)
+    traces, problems = sample(name, [distribution], n=100, samples=SAMPLES)
     wrong: list[tuple[str, int]] = []
     right: list[tuple[str, int]] = []
     for t in traces:

@@ -41,7 +41,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
 def test_run_prints_one_object(finished: tuple[Path, dict[str, Any]]) -> None:
     folder, summary = finished
     keys = {"traces", "problems", "accuracy", "outcomes", "onset", "claims", "comparison", "seconds", "report"}
-    assert set(summary) == keys
+    assert set(summary) == keys | {"failed", "why"}
     assert summary["problems"] == 12
     assert summary["accuracy"]["G15_2,4"]["n"] == 6
     assert {row["strategy"] for row in summary["comparison"]} >= {"sample", "guard", "self_consistency:n=8"}
@@ -122,7 +122,7 @@ def test_collect(tmp_path: Path) -> None:
     )
     assert facts.pop("seconds") > 0
     assert facts.pop("tokens") > 8 * 20
-    assert facts == {"run": str(out), "traces": 8, "problems": 4, "failed": {}}
+    assert facts == {"run": str(out), "traces": 8, "problems": 4, "failed": {}, "why": {}}
 
 
 def test_interrupted_run_says_how_to_go_on(tmp_path: Path) -> None:
@@ -194,3 +194,10 @@ def test_version_and_help() -> None:
     shown = wrongturn("--help").stdout
     assert all(name in shown for name in ("run", "collect", "diagnose", "report", "show", "lab"))
     assert "--install-completion" in shown
+
+
+def test_a_file_where_a_folder_belongs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "afile").write_text("")
+    said = refused("lab", "train", "graph_search", "--tokens", "1k", "--out", tmp_path / "afile")
+    assert "afile: File exists" in said.replace("\n", "")
+    assert "Invalid value for '--seed'" in wrongturn("run", "--seed", "-1", code=2).stderr

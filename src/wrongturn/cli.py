@@ -60,6 +60,12 @@ def main() -> None:
             raise
         err.print(f"wrongturn: {problem}", style="red", highlight=False, soft_wrap=True)
         sys.exit(2)
+    except OSError as problem:  # a file that is a folder, a full disk
+        if os.environ.get("WRONGTURN_DEBUG"):
+            raise
+        where = f"{problem.filename}: " if problem.filename else ""
+        err.print(f"wrongturn: {where}{problem.strerror or problem}", style="red", highlight=False, soft_wrap=True)
+        sys.exit(2)
     except Interrupted:
         again = shlex.join(["wrongturn", *sys.argv[1:]])
         err.print(f"interrupted; what was collected is kept. Go on with: {again}", soft_wrap=True)

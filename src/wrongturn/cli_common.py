@@ -14,18 +14,31 @@ from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 import wrongturn
 from wrongturn.errors import WrongturnError
+from wrongturn.report.figures import visible
 from wrongturn.tasks.countdown import Countdown
 
-# No markup: what is printed are models' answers and users' paths, and "[/b]" in one is no tag.
-out, err = Console(markup=False, emoji=False), Console(stderr=True, markup=False, emoji=False)
+
+class Screen(Console):
+    """A console for what others wrote, models, servers and files: no markup ("[/b]" is no tag), no escape sequences."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Every string on its way to the screen, table cells and titles too."""
+        return super().render_str(visible(text, keep="\n\t"), **options)
+
+
+out, err = Screen(), Screen(stderr=True)
 
 DISTRIBUTIONS = ("G15_2,4", "G15_5,6", "G20_5,6")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; progress goes to stderr.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything drawn: same seed, same result.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of everything drawn: same seed, same result.")]
 Graphs = Annotated[
     list[str] | None,
     typer.Option(

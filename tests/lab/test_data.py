@@ -154,8 +154,9 @@ def test_batches_depend_on_their_number_alone() -> None:
 
 
 def test_a_recipe_for_one_distribution() -> None:
-    recipe = GraphRecipe.only("G9_3,4")
-    for example in recipe.examples(np.random.default_rng(0), 0.0, 40):
-        query = gs.parse_prompt(example.prompt.tolist())
-        assert gs.distances(query.neighbours(), query.source)[query.target] in (3, 4)
-        assert len(example) <= recipe.longest()
+    for name, hops in (("G9_3,4", {3, 4}), ("G7_5,6", {5, 6}), ("G5_1,4", {1, 2, 3, 4})):
+        recipe = GraphRecipe.only(name)
+        made = recipe.examples(np.random.default_rng(0), 0.0, 60)
+        queries = [gs.parse_prompt(example.prompt.tolist()) for example in made]
+        assert {gs.distances(q.neighbours(), q.source)[q.target] for q in queries} == hops
+        assert max(map(len, made)) <= recipe.longest()

@@ -115,6 +115,13 @@ def test_what_does_not_fit_is_refused(model: Reasoner, tmp_path: Path) -> None:
         write(replace(CONFIG, layers=2), state, tmp_path)
 
 
+def test_a_training_is_not_exported_onto_itself(checkpoint: Path) -> None:
+    before = (checkpoint / "config.json").read_text()
+    with pytest.raises(ValueError, match="the training is there; export it to another folder"):
+        export(checkpoint, checkpoint / ".." / checkpoint.name)
+    assert (checkpoint / "config.json").read_text() == before
+
+
 def test_no_checkpoint_is_named(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model": asdict(CONFIG)}))
     with pytest.raises(FileNotFoundError, match="has training saved yet"):

@@ -121,6 +121,22 @@ def test_sums_are_true_and_their_results_alone_are_asked_for() -> None:
     assert shares[2:] == [0, 0]
 
 
+def numbers_of(steps: list[str]) -> cd.Puzzle:
+    """The puzzle that steps solve: what they use and do not make themselves."""
+    given: list[int] = []
+    for step in reversed(steps):
+        a, b, c = (int(n) for n in re.split(r"[-+*/=]", step))
+        if given:
+            given.remove(c)
+        given += [a, b]
+    return cd.Puzzle(tuple(given), int(steps[-1].split("=")[1]))
+
+
+def test_a_batch_is_no_longer_than_its_context() -> None:
+    recipe = CountdownRecipe(batch=16, context=100)
+    assert max(ids.shape[1] for number in range(4) for ids, _ in batches(recipe, 0, 16 * number, 1.0)) <= 100
+
+
 def test_what_does_not_fit_the_context_is_left_out() -> None:
     recipe = CountdownRecipe(numbers=(3, 3), context=64, detours=0.6, drill=0)
     made = recipe.examples(np.random.default_rng(0), 0.0, 300)
@@ -144,8 +160,15 @@ def test_one_puzzle_in_eight_is_held_out_and_none_is_trained_on() -> None:
     assert 0.105 < split.held_out_puzzles(drawn).mean() < 0.145
     trained = puzzles(CountdownRecipe().examples(np.random.default_rng(0), 1.0, 500))
     assert not split.held_out_puzzles(trained).any()
+    steps = [s for e in sums(np.random.default_rng(0), 60) for s in "".join(cd.pieces(e.trace)).split(";")[:-1]]
+    assert steps[::3], "of puzzles of four numbers, three steps each"
+    drilled = [numbers_of(steps[i : i + 3]) for i in range(0, len(steps), 3)]
+    assert not split.held_out_puzzles(drilled).any()
     fresh = CountdownRecipe().fresh("C3", 40, 1)
     assert split.held_out_puzzles([cd.parse_prompt(p.prompt) for p in fresh]).all()
+    assert len({cd.parse_prompt(p.prompt).same for p in CountdownRecipe().fresh("C3", 300, 1)}) == 300
+    with pytest.raises(ValueError, match="C2: too few problems are held out"):
+        CountdownRecipe().fresh("C2", 100, 1)
     assert [p.prompt for p in CountdownRecipe().fresh("C3", 10, 1)] == [p.prompt for p in fresh[:10]]
     assert all(cd.Countdown().grade(p, p.reference) for p in fresh)
 

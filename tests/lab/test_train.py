@@ -19,9 +19,10 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
 from wrongturn.errors import WrongturnError  # noqa: E402
+from wrongturn.lab import checkpoints  # noqa: E402
 from wrongturn.lab.forcing import exact_trace, forced, token_roles  # noqa: E402
 from wrongturn.lab.graph_examples import GraphRecipe  # noqa: E402
-from wrongturn.lab.machine import Machine, bytes_needed, check_memory, here, peak_flops  # noqa: E402
+from wrongturn.lab.machine import Machine, bytes_needed, check_memory, here, peak_flops, room  # noqa: E402
 from wrongturn.lab.model import ModelConfig, Reasoner  # noqa: E402
 from wrongturn.lab.train import TrainConfig, learning_rate, train  # noqa: E402
 from wrongturn.tasks import graphs as gs  # noqa: E402
@@ -54,6 +55,11 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path: Path) ->
         except Killed:  # the step that was reported had not been saved yet
             assert json.loads((tmp_path / "cut" / "last" / "state.json").read_text())["step"] == last_step - 1
     assert resumed is not None
+    logs = [
+        [json.loads(line)["step"] for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "cut")
+    ]
+    assert logs[0] == logs[1] == list(range(1, len(logs[0]) + 1))  # every step once
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, resumed.state_dict()[name]), name
 
@@ -62,6 +68,24 @@ def test_other_settings_are_refused(tmp_path: Path) -> None:
     train(config(tokens=1_000), tmp_path, evaluate_every=0)
     with pytest.raises(ValueError, match="other settings"):
         train(config(tokens=2_000), tmp_path)
+    with pytest.raises(WrongturnError, match="begun with 1 processes, not 2"):
+        train(config(tokens=1_000), tmp_path, machine=Machine(world=2))
+    (tmp_path / "config.json").write_text("")
+    with pytest.raises(ValueError, match=r"config\.json: not JSON"):
+        train(config(tokens=1_000), tmp_path)
+
+
+def test_a_line_that_was_cut_short_is_taken_out_of_the_log(tmp_path: Path) -> None:
+    log = tmp_path / "log.jsonl"
+    log.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste')
+    with checkpoints.journal(tmp_path, 2) as opened:
+        opened.write('{"step": 3, "again": true}\n')
+    assert log.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "again": true}\n'
+
+
+def test_one_head_looks_back_once(tmp_path: Path) -> None:
+    narrow = ModelConfig(layers=1, heads=1, width=32, ffn=32)
+    train(TrainConfig(model=narrow, recipe=RECIPE, tokens=500), tmp_path, evaluate_every=0)
 
 
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
@@ -159,13 +183,21 @@ def test_a_loss_that_is_no_number_stops_and_keeps_the_last_checkpoint(tmp_path: 
 
 def test_too_little_memory_says_what_would_fit() -> None:
     model = ModelConfig()
-    with pytest.raises(WrongturnError, match=r"--batch (\d+) would fit") as refused:
+    with pytest.raises(WrongturnError, match=r"batches of (\d+) would fit") as refused:
         check_memory(model, 512, 300, "cpu", free=10**9)
-    fits = int(str(refused.value).split("--batch ")[1].split(" ")[0])
+    fits = int(str(refused.value).split("batches of ")[2].split(" ")[0])
     assert bytes_needed(model, fits, 300) <= 10**9 < bytes_needed(model, fits + 1, 300)
     check_memory(model, fits, 300, "cpu", free=10**9)
     with pytest.raises(WrongturnError, match="not even one example"):
         check_memory(model, 32, 300, "cpu", free=10**6)
+
+
+def test_memory_that_caches_would_give_back_counts_as_free(tmp_path: Path) -> None:
+    told = tmp_path / "meminfo"
+    told.write_text("MemTotal: 16000000 kB\nMemFree:          120000 kB\nMemAvailable:    9000000 kB\n")
+    assert room("cpu", told) == 9_000_000 * 1024
+    told.unlink()
+    check_memory(ModelConfig(), 32, 300, "cpu", free=room("cpu", told))  # nobody knows: it is tried
 
 
 def test_the_estimate_of_memory_is_near_the_truth() -> None:

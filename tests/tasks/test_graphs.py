@@ -225,3 +225,23 @@ def test_boundaries() -> None:
 def test_unknown_task_is_refused() -> None:
     with pytest.raises(ValueError, match="unknown task 'chess'"):
         tasks.get("chess")
+
+
+def test_what_has_no_answer_is_no_error_of_ours() -> None:
+    nowhere = gs.parse_prompt(gs.encode("1,2|2,3/5,3"))
+    with pytest.raises(ValueError, match="no path from 5 to 3"):
+        gs.gold(nowhere)
+    assert not gs.grade(nowhere, "5,3")
+    assert gs.grade(gs.parse_prompt(gs.encode("1,2/5,5")), "5")
+
+
+def test_an_edge_that_is_named_twice_is_one() -> None:
+    query = gs.parse_prompt(gs.encode("1,2|1,2|2,3/1,3"))
+    assert gs.decode(gs.gold(query)) == "<1,(2),2,(3)-3,2,1>1,2,3"
+    assert gs.check(query, gs.gold(query)).exact
+
+
+def test_paths_that_are_not_to_be_found_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gs, "TRIES", 200)
+    with pytest.raises(ValueError, match="graphs of 20 nodes with shortest paths of 18 edges are too rare to draw"):
+        next(gs.Distribution.parse("G20_18,18").queries(0))

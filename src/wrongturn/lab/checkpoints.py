@@ -11,7 +11,7 @@ import json
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -28,9 +28,32 @@ def begin(out: Path, config: Any) -> None:
     out.mkdir(parents=True, exist_ok=True)
     settings = json.dumps(asdict(config), indent=1)
     written = out / "config.json"
-    if written.exists() and _filled(json.loads(written.read_text()), config) != json.loads(settings):
-        raise ValueError(f"{written}: training was begun with other settings; choose another folder")
-    written.write_text(settings)
+    if written.exists():
+        try:
+            begun = json.loads(written.read_text())
+        except ValueError as problem:
+            raise ValueError(f"{written}: not JSON ({problem})") from None
+        if _filled(begun, config) != json.loads(settings):
+            raise ValueError(f"{written}: training was begun with other settings; choose another folder")
+    if not written.exists() or written.read_text() != settings:
+        _swap(written, settings)
+
+
+def journal(out: Path, step: int) -> TextIO:
+    """``log.jsonl`` up to ``step``, open for what comes next; what was reported after the checkpoint is taken out."""
+    log = out / "log.jsonl"
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+    if kept != lines:
+        _swap(log, "".join(kept))
+    return log.open("a")
+
+
+def _swap(file: Path, text: str) -> None:
+    """Write a file aside and put it in place: it is there as it was or as it will be."""
+    aside = file.with_name(file.name + ".new")
+    aside.write_text(text)
+    aside.replace(file)
 
 
 def _filled(settings: dict[str, Any], config: Any) -> dict[str, Any]:

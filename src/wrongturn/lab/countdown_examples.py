@@ -102,9 +102,9 @@ class CountdownRecipe:
         return made
 
     def fresh(self, distribution: str, n: int, seed: int) -> list[Problem]:
-        """``n`` puzzles held out for testing (see :func:`wrongturn.lab.split.held_out_puzzles`)."""
+        """``n`` different puzzles held out for testing (see :func:`wrongturn.lab.split.held_out_puzzles`)."""
         d, task = cd.Distribution.parse(distribution), cd.Countdown()
-        found = held(d.puzzles(seed), _held_out, n, distribution)
+        found = held(d.puzzles(seed), _held_out, n, distribution, lambda solved: solved[0].same)
         return [task.problem(*solved, f"{d}/test{seed}/{i}", str(d)) for i, solved in enumerate(found)]
 
     def practice(self, distribution: str, seed: int) -> Iterator[Problem]:
@@ -122,7 +122,7 @@ class CountdownRecipe:
 
 def sums(rng: np.random.Generator, number: int) -> list[Example]:
     """True steps as searches have them, after no prompt."""
-    stream = cd.Distribution(4).puzzles(int(rng.integers(1 << 62)))
+    stream = kept(cd.Distribution(4).puzzles(int(rng.integers(1 << 62))), _held_out)
     steps = (step for _, solution in stream for step in solution)
     prompt, given = np.array([cd.BOS]), tuple(6 * k + i for k in range(SUMS) for i in range(3))  # 1 + 2 = 3 ;
     return [Example(prompt, cd.encode(";".join(islice(steps, SUMS)) + ";"), given) for _ in range(number)]

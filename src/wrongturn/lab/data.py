@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -98,7 +98,7 @@ def batches(recipe: Recipe, seed: int, number: int, progress: float) -> Iterator
     weigh = recipe.weights()
     for k in rng.permutation(GROUP)[within:].tolist():
         rows = pool[k * recipe.batch : (k + 1) * recipe.batch]
-        longest = -(-len(rows[-1]) // 8) * 8
+        longest = min(-(-len(rows[-1]) // 8) * 8, recipe.longest())
         ids = np.full((recipe.batch, longest), PAD, np.int64)
         carries = np.zeros((recipe.batch, longest), bool)
         for r, example in enumerate(rows):
@@ -117,15 +117,19 @@ def kept(stream: Iterator[Q], held_out: HeldOut[Q]) -> Iterator[Q]:
         yield from (query for query, out in zip(block, held_out(block), strict=True) if not out)
 
 
-def held(stream: Iterator[Q], held_out: HeldOut[Q], n: int, name: str) -> list[Q]:
-    """The first ``n`` of a stream that are held out for testing.
+def held(
+    stream: Iterator[Q], held_out: HeldOut[Q], n: int, name: str, same: Callable[[Q], Hashable] = lambda query: query
+) -> list[Q]:
+    """The first ``n`` different ones of a stream that are held out for testing; ``same`` is equal for what is the same.
 
     Raises ``ValueError`` where those of the distribution ``name`` are so few or so small that hardly any is.
     """
-    made: list[Q] = []
+    made: dict[Hashable, Q] = {}
     for _ in range(SHARE + n * SHARE // 64):  # four times what is needed on average
         block = list(islice(stream, 256))
-        made += [query for query, out in zip(block, held_out(block), strict=True) if out]
+        for query, out in zip(block, held_out(block), strict=True):
+            if out:
+                made.setdefault(same(query), query)
         if len(made) >= n:
-            return made[:n]
+            return list(made.values())[:n]
     raise ValueError(f"{name}: too few problems are held out for testing; larger ones have more")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from wrongturn import stats
+from wrongturn.diagnose.intervals import share
 from wrongturn.stats import Estimate
 
 Classes = Mapping[str, tuple[str, ...]]
@@ -75,15 +76,6 @@ def group(name: str, found: Sequence[Read], classes: Classes) -> Group:
     kinds = class_of(classes)
     shares = {kind: share([kinds.get(r.error or "") == kind for r in found], problems) for kind in classes}
     return Group(name, len(found), len(set(problems)), errors.total(), dict(errors.most_common()), shares)
-
-
-def share(hits: Sequence[bool], problems: Sequence[str]) -> Estimate:
-    """A share of traces; whole problems are resampled where they have several."""
-    if len(set(problems)) == len(problems) or len(set(hits)) < 2:  # the bootstrap has no width at 0 and 1
-        n = len(set(problems))
-        of = sum(hits) / len(hits) if hits else 0.0
-        return stats.proportion(round(of * n), n)
-    return stats.bootstrap(np.asarray(hits, float), np.mean, clusters=problems)
 
 
 def failed_steps(found: Sequence[Read]) -> FailedSteps:

@@ -30,8 +30,10 @@ Array = npt.NDArray[np.float32]
 def export(checkpoint: Path, out: Path) -> Path:
     """Write the newest whole checkpoint of a training run (``config.json``, ``last/model.safetensors``) to ``out``.
 
-    Raises ``FileNotFoundError`` where there is no checkpoint.
+    Raises ``FileNotFoundError`` where there is no checkpoint, ``ValueError`` where ``out`` is the training's folder.
     """
+    if out.resolve() == checkpoint.resolve():
+        raise ValueError(f"{out}: the training is there; export it to another folder (such as {out / 'export'})")
     settings = json.loads((checkpoint / "config.json").read_text())
     found = next((f for f in (checkpoint / "last", checkpoint / "old") if (f / "model.safetensors").exists()), None)
     if found is None:

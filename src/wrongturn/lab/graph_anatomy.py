@@ -16,7 +16,8 @@ import numpy as np
 
 from wrongturn import stats, tasks
 from wrongturn.diagnose.claims import Claim, verdict
-from wrongturn.lab.dissection import Classes, Read, class_of, share
+from wrongturn.diagnose.intervals import share
+from wrongturn.lab.dissection import Classes, Read, class_of
 from wrongturn.stats import Estimate
 from wrongturn.tasks import Distribution, GraphSearch, Problem, Segment
 from wrongturn.tasks import graphs as gs

@@ -108,7 +108,7 @@ class GraphRecipe:
         made: list[Example] = []
         for nodes in np.unique(sizes).tolist():
             listing, traversal, full = (int(((sizes == nodes) & (kinds == k)).sum()) for k in range(3))
-            high = min(self.hops[1], max(2, nodes - 3))  # a small graph has no long paths
+            high = self.hops[1] if nodes == self.nodes else min(self.hops[1], max(2, nodes - 3))  # small: no long paths
             if listing:
                 made += listing_drills(rng, nodes, listing, self.task, self.order)
             if traversal:

@@ -50,7 +50,6 @@ class GrpoConfig:
     warmup: int = 5
     ratio: float = 0.2  # the surrogate is clipped outside [1 - ratio, 1 + ratio]
     clip: float = 1.0
-    temperature: float = 1.0
     seed: int = 0
     save_seconds: float = 60.0
     ancestor: str = ""
@@ -82,7 +81,7 @@ def rollouts(engine: Embedded, config: GrpoConfig, problems: Sequence[Problem], 
             Request(
                 np.array(problem.prompt_ids, np.int32),
                 min(task.usual_tokens, config.model.context - len(problem.prompt_ids)),
-                Sampling(config.temperature),
+                Sampling(),
                 seed=int(np.random.SeedSequence([config.seed, step, i, k]).generate_state(1)[0]),
                 stop_ids=task.stop_ids,
             )
@@ -119,7 +118,7 @@ def surrogate(model: Reasoner, rows: Sequence[Rollout], config: GrpoConfig) -> T
     for i, r in enumerate(rows):
         ids[i, : len(r.prompt) + len(r.ids)] = torch.tensor([*r.prompt, *r.ids.tolist()])
         keep[i, len(r.prompt) - 1 : len(r.prompt) + len(r.ids) - 1] = True
-    logits = model(ids[:, :-1], keep) / config.temperature
+    logits = model(ids[:, :-1], keep)
     now = torch.log_softmax(logits, -1).gather(-1, ids[:, 1:][keep][:, None])[:, 0]
     old = torch.from_numpy(np.concatenate([r.logprobs for r in rows])).float()
     a = torch.cat([torch.full((len(r.ids),), r.advantage) for r in rows])
@@ -128,7 +127,7 @@ def surrogate(model: Reasoner, rows: Sequence[Rollout], config: GrpoConfig) -> T
 
 
 def minibatches(groups: Sequence[Sequence[Rollout]], config: GrpoConfig, step: int) -> Iterator[list[Rollout]]:
-    """The rollouts that teach something, shuffled, in batches of rows of similar length."""
+    """The rollouts that teach something, shuffled, in batches."""
     rows = [r for group in groups for r in group if r.advantage]
     rng = np.random.default_rng([config.seed, step])
     rows = [rows[i] for i in rng.permutation(len(rows))]
@@ -161,7 +160,7 @@ def train(
     first, tokens = int(state.get("step", 0)), int(state.get("tokens", 0))
     begun = saved = time.monotonic() - float(state.get("seconds", 0.0))
     stream = islice(stream, first * config.prompts, None)
-    with (out / "log.jsonl").open("a") as log:
+    with checkpoints.journal(out, first) as log:
         for step in range(first, config.steps):
             engine = Embedded(written(model, config.task, out / "rollouts"))
             groups = rollouts(engine, config, list(islice(stream, config.prompts)), step)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -84,25 +87,25 @@ def bytes_needed(model: ModelConfig, batch: int, tokens: int) -> int:
     return 4 * (4 * model.parameters() + batch * tokens * per_token)
 
 
-def room(device: str) -> int:
-    """Free memory of the device, bytes."""
+def room(device: str, meminfo: Path = Path("/proc/meminfo")) -> float:
+    """Memory of the device that can be had, bytes, what caches would give back included; infinite if nobody knows."""
     if device.startswith("cuda"):
         return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    told = re.search(r"^MemAvailable:\s+(\d+) kB", meminfo.read_text() if meminfo.exists() else "", re.MULTILINE)
+    return 1024 * int(told[1]) if told else math.inf
 
 
-def check_memory(model: ModelConfig, batch: int, tokens: int, device: str, free: int | None = None) -> None:
+def check_memory(model: ModelConfig, batch: int, tokens: int, device: str, free: float | None = None) -> None:
     """Raise :class:`wrongturn.errors.WrongturnError` where a batch will not fit, saying what would."""
     free = room(device) if free is None else free
     needed = bytes_needed(model, batch, tokens)
     if needed <= free:
         return
     fixed = bytes_needed(model, 0, tokens)
-    fits = max(0, free - fixed) * batch // (needed - fixed)
+    fits = int(max(0, free - fixed) * batch // (needed - fixed))
     what = f"about {needed / 1e9:.1f} GB for batches of {batch} x {tokens} tokens, {free / 1e9:.1f} GB are free"
-    advice = (
-        f"--batch {fits} would fit" if fits else "not even one example would fit: a smaller --width or fewer --layers"
-    )
+    none = "not even one example would fit: a smaller --width or fewer --layers"
+    advice = f"batches of {fits} would fit" if fits else none
     raise WrongturnError(f"too little memory on {device}: {what}; {advice}")
 
 

@@ -130,6 +130,6 @@ class Reasoner(nn.Module):
         assert isinstance(first, Block)
         bias = first.qkv.bias.view(3, config.heads, 2, config.head_dim // 2)
         f = rope_frequencies(config).float()
-        for head, d in enumerate(offsets):
+        for head, d in zip(range(config.heads), offsets, strict=False):
             bias[0, head, 0], bias[0, head, 1] = strength * (d * f).cos(), -strength * (d * f).sin()
             bias[1, head, 0], bias[1, head, 1] = strength, 0.0

@@ -113,8 +113,6 @@ def train(
     if config.recipe.longest() > config.model.context:
         raise WrongturnError(f"a context of {config.model.context} tokens; the recipe needs {config.recipe.longest()}")
     check_memory(config.model, config.recipe.batch, config.recipe.longest(), here.device)
-    if here.leads:
-        checkpoints.begin(out, config)
     torch.manual_seed(config.seed)
     model = Reasoner(config.model)
     if start is None:
@@ -122,9 +120,13 @@ def train(
     else:
         model.load_state_dict(start)
     model.to(here.device)
+    if here.leads:
+        checkpoints.begin(out, config)
     forward = torch.compile(model, dynamic=True) if here.compile else model
     optims = optimizers(config, model)
     state = checkpoints.restore(out, model, optims)
+    if state.get("world", here.world) != here.world:
+        raise WrongturnError(f"{out}: begun with {state['world']} processes, not {here.world}; they share the batches")
     step, seen, spent = int(state.get("step", 0)), int(state.get("tokens", 0)), float(state.get("seconds", 0.0))
     group_at = int(state.get("group_at", seen))  # tokens seen when the current group of batches was drawn
 
@@ -132,7 +134,7 @@ def train(
     saved = time.monotonic()
     begun, losses, tick, ticked = saved - spent, [], saved, seen
     stream: Iterator[tuple[np.ndarray, np.ndarray]] | None = None
-    with (out / "log.jsonl" if here.leads else Path(os.devnull)).open("a") as log:
+    with checkpoints.journal(out, step) if here.leads else Path(os.devnull).open("a") as log:
         while seen < config.tokens:
             if step % GROUP == 0:
                 group_at = seen
@@ -146,8 +148,8 @@ def train(
                     loss = trace_loss(forward, x, w)
                 loss.backward()
             except torch.OutOfMemoryError:
-                half = f"--batch {config.recipe.batch // 2}"
-                raise WrongturnError(f"too little memory on {here.device} at step {step + 1}; try {half}") from None
+                less = "smaller batches" if config.recipe.batch > 1 else "a smaller model"
+                raise WrongturnError(f"too little memory on {here.device} at step {step + 1}; try {less}") from None
             here.average([p.grad for p in model.parameters() if p.grad is not None])
             losses.append(loss.item())
             try:
@@ -177,5 +179,6 @@ def train(
             if here.leads and (time.monotonic() - saved > config.save_seconds or done):
                 saved = time.monotonic()
                 state = {"step": step, "tokens": seen, "group_at": group_at, "seconds": saved - begun}
+                state["world"] = here.world
                 checkpoints.save(out, model, optims, state)
     return model

@@ -28,6 +28,11 @@ class Puzzle:
     numbers: tuple[int, ...]
     target: int
 
+    @property
+    def same(self) -> tuple[int, ...]:
+        """Equal for puzzles that differ in the order of their numbers alone."""
+        return (*sorted(self.numbers), self.target)
+
 
 def combine(a: int, op: str, b: int) -> int | None:
     """The result of a step; None where it is not allowed."""

@@ -33,7 +33,7 @@ class Query:
     def neighbours(self) -> dict[int, list[int]]:
         """Out-neighbours of every node, ascending."""
         out: dict[int, list[int]] = {}
-        for u, v in self.edges:
+        for u, v in dict.fromkeys(self.edges):  # named twice, an edge is one
             out.setdefault(u, []).append(v)
             out.setdefault(v, [])
         for adjacent in out.values():

@@ -87,6 +87,9 @@ __all__ = [
 
 # -- graphs ------------------------------------------------------------------------------------------------------------
 
+TRIES = 100_000
+"""Graphs drawn for a path of a certain length before that is given up, some seconds later."""
+
 
 def distances(adjacent: dict[int, list[int]], source: int) -> dict[int, int]:
     """Shortest-path length in edges from ``source`` to every node it reaches."""
@@ -94,7 +97,7 @@ def distances(adjacent: dict[int, list[int]], source: int) -> dict[int, int]:
     queue = deque([source])
     while queue:
         u = queue.popleft()
-        for v in adjacent[u]:
+        for v in adjacent.get(u, ()):
             if v not in found:
                 found[v] = found[u] + 1
                 queue.append(v)
@@ -113,15 +116,19 @@ def random_edges(rng: random.Random, nodes: int, density: tuple[float, float] = 
 
 
 def random_query(rng: random.Random, nodes: int, hops: tuple[int, int]) -> Query:
-    """A query whose shortest path has a length drawn uniformly from ``hops`` (inclusive, in edges)."""
+    """A query whose shortest path has a length drawn uniformly from ``hops`` (inclusive, in edges).
+
+    Raises ``ValueError`` where graphs of so many nodes do not seem to have such paths.
+    """
     want = rng.randint(*hops)
-    while True:
+    for _ in range(TRIES):
         edges = random_edges(rng, nodes)
         adjacent = Query(edges, 0, 0).neighbours()
         source = rng.choice(tuple(adjacent))
         at_distance = [v for v, d in distances(adjacent, source).items() if d == want]
         if at_distance:
             return Query(edges, source, rng.choice(at_distance))
+    raise ValueError(f"graphs of {nodes} nodes with shortest paths of {want} edges are too rare to draw")
 
 
 def discoverers(query: Query) -> dict[int, int | None]:
@@ -139,8 +146,9 @@ def gold(query: Query) -> list[int]:
     adjacent = query.neighbours()
     ids = [OPEN]
     for u in distances(adjacent, query.source):  # in order of discovery, which is the order of the queue
-        ids += listing(u, adjacent[u])
-        if query.target in adjacent[u]:
+        around = adjacent.get(u, [])
+        ids += listing(u, around)
+        if query.target in around:
             ids[-1] = FOUND
             return ids + trace_back(query)
     raise ValueError(f"no path from {query.source} to {query.target}")
@@ -185,7 +193,7 @@ def grade(query: Query, path: str | None) -> bool:
         return False
     if any(v not in adjacent.get(u, ()) for u, v in pairwise(nodes)):
         return False
-    return len(nodes) - 1 == distances(adjacent, query.source)[query.target]
+    return len(nodes) - 1 == distances(adjacent, query.source).get(query.target)
 
 
 # -- distributions -----------------------------------------------------------------------------------------------------
