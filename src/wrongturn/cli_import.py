@@ -25,7 +25,8 @@ def import_(
         str, typer.Option(help="Task of the problems: how regrade reads and grades their answers.")
     ] = "exact",
     metric: Annotated[
-        str | None, typer.Option(help="Metric of the log that says right or wrong. Default: the first that is 0 or 1.")
+        str | None,
+        typer.Option(help="Metric of the log that says right or wrong. Default: the first that is 0 or 1 in each row."),
     ] = None,
     filter: Annotated[
         str | None, typer.Option(help="lm-eval only: the filter whose rows count. Default: the first row's.")

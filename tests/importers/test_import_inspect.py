@@ -9,6 +9,7 @@ import pytest
 
 from wrongturn.errors import WrongturnError
 from wrongturn.importers import load
+from wrongturn.importers.inspect import _said
 from wrongturn.store import Run
 
 pytestmark = pytest.mark.extras
@@ -48,6 +49,16 @@ def test_samples_scores_and_log_probabilities(tmp_path, samples):
         outcomes.add((trace.correct, trace.finish))
         assert run.problems()[trace.problem].reference == told["target"]
     assert len(outcomes) >= 2
+
+
+def test_reasoning_is_part_of_what_was_said():
+    """The log-probabilities are of both, so that a text without it would not be what the tokens wrote."""
+    from inspect_ai.model import ChatMessageAssistant, ContentReasoning, ContentText
+
+    hidden = ContentReasoning(reasoning="c2VjcmV0", redacted=True)
+    parts = [ContentReasoning(reasoning="2 + 3\n"), hidden, ContentText(text="5")]
+    assert _said(ChatMessageAssistant(content=parts)) == "2 + 3\n5"
+    assert _said(ChatMessageAssistant(content="5")) == "5"
 
 
 def test_json_logs_too(tmp_path):

@@ -32,6 +32,7 @@ _BATCH, _TOKENS = 512, 1 << 18  # traces, and tokens, that are written together 
 _NAMED = 3  # rows left out for one reason that are told one by one
 _SOURCES = "imports.json"
 _AGAIN = "already stored"
+_APART = "completions whose tokens do not join to their text: the text is kept, and where its tokens end is not known"
 
 __all__ = ["AUTO", "FORMATS", "Imports", "guess", "load"]
 
@@ -78,7 +79,7 @@ def load(
     with Run.create(out, {"imported": True}) as run:
         into = _Into(run, Imports(Path(out)), warn)
         for kind, file in logs:
-            into.read(kind, Log(file, task, metric, filter, asked))
+            into.read(kind, Log(file, task, metric, filter, asked, warn))
         into.done.problems = len(run.problems())
         return into.done
 
@@ -171,6 +172,8 @@ class _Into:
                         self.warn(f"{log.path}: {problem} ({problem.reason})")
             self._write(problems, traces)
             added += len(traces)
+        for what, (count, first) in log.notices.items():
+            self.warn(f"{log.path}: {count} {what} (first: {first})")
         self.done.traces += added
         self.done.skipped.update(skipped)
         again = skipped.pop(_AGAIN, 0)
@@ -195,6 +198,8 @@ class _Into:
             trace = to_trace(entry, id, before[name] + number, self.vocabulary)
         except Unusable as problem:
             raise Unusable(problem.reason, f"{where}: {problem}") from None
+        if entry.tokens and entry.tokens.pieces and not len(trace.offsets):
+            log.notice(_APART, where)
         trace.provenance = {"engine": f"import:{kind.name}", "source": log.path.name} | {
             key: value for key, value in trace.provenance.items() if value is not None
         }

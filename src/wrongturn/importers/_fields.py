@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wrongturn.importers.base import Row, Unusable
+from wrongturn.importers.base import Row, Unusable, brief
 from wrongturn.vocabulary import Message
 
 _FINISH = {
@@ -82,15 +82,6 @@ def digest(*parts: Any) -> str:
     """Eight hexadecimal digits that stand for some JSON."""
     told = json.dumps(parts, ensure_ascii=False, default=str).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(told, digest_size=4).hexdigest()
-
-
-def brief(value: Any) -> str:
-    """A value as JSON of at most 40 characters, for messages."""
-    try:
-        told = json.dumps(value, default=str)
-    except (ValueError, RecursionError):  # numbers with more digits than Python likes to print
-        told = type(value).__name__
-    return told if len(told) <= 40 else f"{told[:39]}…"
 
 
 # -- conversations -----------------------------------------------------------------------------------------------------

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from wrongturn.errors import WrongturnError
-from wrongturn.importers._fields import brief
-from wrongturn.importers.base import Log, Row, Unusable
+from wrongturn.importers.base import Log, Row, Unusable, brief
 
 _BOM = b"\xef\xbb\xbf"
 

@@ -17,6 +17,9 @@ from wrongturn.trace import Trace, Usage
 from wrongturn.vocabulary import Interned
 
 _WORD = re.compile(r"[^\S\n]*\S+(?:\s*\n)?|\s+")
+_SPECIAL = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")  # tokens that servers leave out of the text
+_ESCAPE = re.compile(rb"\\x([0-9a-fA-F]{2})")
+_PARTIAL = "bytes:"  # how completion endpoints name tokens with half a character
 
 
 def chat_tokens(entries: Sequence[Any]) -> Tokens | None:
@@ -27,10 +30,10 @@ def chat_tokens(entries: Sequence[Any]) -> Tokens | None:
         logprobs.append(number(entry.get("logprob"), "logprob"))
         listed = objects(get(entry, "top_logprobs", list) or [], "top_logprobs")
         tops.append([(need(top, "token", str), number(top.get("logprob"), "logprob")) for top in listed])
-        raw.append(_bytes(entry.get("bytes")))
+        raw.append(_bytes(entry.get("bytes"), names[-1]))
     if not names:
         return None
-    return Tokens(logprobs, names, _decoded(names, raw), tops=tops)
+    return Tokens(logprobs, names, _decoded(raw), tops=tops)
 
 
 def completion_tokens(told: Row) -> Tokens | None:
@@ -48,24 +51,47 @@ def completion_tokens(told: Row) -> Tokens | None:
         [(name, number(value, "top_logprobs")) for name, value in (top or {}).items()]
         for top in objects([top or {} for top in listed], "top_logprobs")
     ]
-    return Tokens([number(value, "token_logprobs") for value in chances], names, list(names), tops=tops)
+    pieces = _decoded([_bytes(None, name) for name in names])
+    return Tokens([number(value, "token_logprobs") for value in chances], names, pieces, tops=tops)
 
 
-def _bytes(value: Any) -> bytes | None:
+def _bytes(value: Any, name: str) -> bytes:
+    """What a token wrote: the bytes told of it, else those that its name is or stands for."""
     try:
-        return bytes(value) if isinstance(value, list) else None
+        if isinstance(value, list):
+            return bytes(value)
     except (TypeError, ValueError):
-        return None
+        pass
+    data = name.encode("utf-8", "surrogatepass")
+    if name.startswith(_PARTIAL) and _ESCAPE.search(data):
+        return _ESCAPE.sub(lambda found: bytes.fromhex(found[1].decode()), data[len(_PARTIAL) :])
+    return data
 
 
-def _decoded(names: list[str], raw: list[bytes | None]) -> list[str]:
+def _decoded(raw: list[bytes]) -> list[str]:
     """Texts that join to what the bytes say: a character cut in two stands with its last token."""
-    if any(data is None for data in raw):
-        return names
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    pieces = [decoder.decode(data or b"") for data in raw]
+    pieces = [decoder.decode(data) for data in raw]
     pieces[-1] += decoder.decode(b"", final=True)
     return pieces
+
+
+def ends(pieces: Sequence[str], text: str) -> list[int]:
+    """Where each token's text ends in ``text``; empty where the tokens did not write it.
+
+    What a server leaves out is no difference: special tokens, space that it trims, and what a stop condition cut off.
+    """
+    found, at = [], 0
+    for piece in pieces:
+        trimmed = piece if text.startswith(piece, at) else piece.lstrip()
+        if text.startswith(trimmed, at):
+            at += len(trimmed)
+        elif text and len(text) - at <= len(piece) and piece.startswith(text[at:]):
+            at = len(text)
+        elif not _SPECIAL.fullmatch(piece):
+            return []
+        found.append(at)
+    return found if at == len(text) else []
 
 
 def words(text: str) -> list[str]:
@@ -82,7 +108,7 @@ def to_trace(entry: Imported, id: str, sample: int, vocabulary: Interned) -> Tra
         tokens = Tokens([math.nan] * len(pieces), pieces, pieces)
     else:
         known = vocabulary
-    pieces, n = tokens.pieces, len(tokens.logprobs)
+    n = len(tokens.logprobs)
     if tokens.ids:
         _check_ids(tokens.ids)
     chosen = np.array(tokens.logprobs, np.float64)
@@ -101,8 +127,8 @@ def to_trace(entry: Imported, id: str, sample: int, vocabulary: Interned) -> Tra
         finish=entry.finish,
         group=problem.group,
         sample=sample,
-        text="".join(pieces) if pieces else entry.text,
-        offsets=np.cumsum([len(piece) for piece in pieces], dtype=np.int32) if pieces else np.zeros(0, np.int32),
+        text=entry.text,
+        offsets=np.array(ends(tokens.pieces, entry.text) or ends(tokens.names, entry.text), np.int32),
         answer=entry.answer,
         correct=entry.correct,
         usage=Usage(kept=n if entry.kept is None else entry.kept),

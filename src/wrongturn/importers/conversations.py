@@ -65,4 +65,6 @@ def sharegpt(row: Row, log: Log) -> Iterator[Imported]:
 
 
 CHAT = Format("chat", ("*.jsonl", "*.json"), json_lines, chat, lambda row: "messages" in row)
-SHAREGPT = Format("sharegpt", ("*.jsonl", "*.json"), json_lines, sharegpt, lambda row: "conversations" in row)
+SHAREGPT = Format(
+    "sharegpt", ("*.jsonl", "*.json"), json_lines, sharegpt, lambda row: "conversations" in row, graded=False
+)

@@ -76,7 +76,7 @@ def entries(row: Row, log: Log) -> Iterator[Imported]:
         content = [entry.model_dump() for entry in choice.logprobs.content] if choice.logprobs else []
         yield Imported(
             problem,
-            choice.message.text,
+            _said(choice.message),
             chat_tokens(content),
             finish(choice.stop_reason),
             next((score.answer for score in answers if score.answer is not None), None) if one else None,
@@ -90,6 +90,13 @@ def _turn(message: Any) -> dict[str, str]:
     if not isinstance(message.content, str) and any(part.type != "text" for part in message.content):
         raise Unusable("not only text", "the input has parts that are no text")
     return {"role": message.role, "content": message.text}
+
+
+def _said(message: Any) -> str:
+    """What an assistant's message says, its reasoning first, as in :func:`wrongturn.importers._fields.reply`."""
+    parts = [] if isinstance(message.content, str) else message.content
+    thoughts = [part.reasoning for part in parts if part.type == "reasoning" and not part.redacted]
+    return "".join([*thoughts, message.text])
 
 
 def _is_plain(value: Any) -> bool:

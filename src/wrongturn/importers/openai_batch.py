@@ -37,7 +37,7 @@ def entries(row: Row, log: Log) -> Iterator[Imported]:
         message = get(choice, "message", dict)
         text = need(choice, "text", str) if message is None else reply(message)
         tokens = _tokens(choice)
-        if not text and tokens is None and message is not None and message.get("tool_calls"):
+        if not text and message is not None and message.get("tool_calls"):
             raise Unusable("no answer", "only tool calls, no text")
         told = choice.get("finish_reason")
         provenance = {"model": get(body, "model", str), "sampling": sampling, "finish": text_of(told)}
@@ -89,4 +89,5 @@ OPENAI_BATCH = Format(
     json_lines,
     entries,
     lambda row: ("custom_id" in row and "response" in row) or "choices" in row,
+    graded=False,
 )

@@ -28,6 +28,7 @@ from wrongturn.trace import Problem
 from wrongturn.vocabulary import Message
 
 _VERSION = 1
+_UNEVEN = "completions whose 'token_ids', 'mask' and 'logprobs' do not fit each other: words stand in for their tokens"
 
 
 def entries(row: Row, log: Log) -> Iterator[Imported]:
@@ -57,9 +58,9 @@ def _trace(row: Row, log: Log) -> Imported:
     task: Row = get(row, "task", dict) or {}
     data: Row = get(task, "data", dict) or {}
     rewards: Row = get(row, "rewards", dict) or {}
-    scores: dict[str, Any] = dict(get(row, "metrics", dict) or {})
-    scores |= {name: reward.get("score") for name, reward in rewards.items() if isinstance(reward, dict)}
-    correct, metric = log.grade(scores)
+    metrics: Row = get(row, "metrics", dict) or {}
+    scores = {name: reward.get("score") for name, reward in rewards.items() if isinstance(reward, dict)}
+    correct, metric = log.grade(scores | metrics | scores)  # in this order; a reward has the name where both do
     group = get(task, "type", str) or ""
     turns = messages(before)
     name = next((told for told in (data.get("id"), data.get("idx"), task.get("key")) if told is not None), None)
@@ -68,7 +69,7 @@ def _trace(row: Row, log: Log) -> Imported:
     return Imported(
         problem,
         reply(need(nodes[leaf], "message", dict)),
-        _tokens(nodes[leaf]),
+        _tokens(nodes[leaf], log),
         finish(call.get("finish_reason")),
         correct=correct,
         provenance=sampling | metric,
@@ -86,11 +87,15 @@ def _ancestors(nodes: list[Row], leaf: int) -> list[int]:
     return path
 
 
-def _tokens(node: Row) -> Tokens | None:
+def _tokens(node: Row, log: Log) -> Tokens | None:
+    """The sampled tokens of a message, None where their log-probabilities are not there or belong to others."""
     ids, mask = get(node, "token_ids", list) or [], get(node, "mask", list) or []
     chances = get(node, "logprobs", list) or []
+    if not chances:
+        return None
     sampled = [token for token, ours in zip(ids, mask, strict=False) if ours]
-    if not sampled or len(chances) != len(sampled):
+    if len(mask) != len(ids) or len(chances) != len(sampled):
+        log.notice(_UNEVEN)
         return None
     return Tokens([number(value, "logprobs") for value in chances], ids=sampled)
 
