@@ -82,6 +82,8 @@ def test_conversations(tmp_path: Path) -> None:
     [
         (["4", 5, "1/2"], "numeric"),
         (["A", "(b)"], "choice"),
+        (["Y", "N"], "exact"),
+        (["x", "y"], "exact"),
         (["\\frac{x}{2}", "5"], "math"),
         (["so 2\n#### 5", "7"], "math"),
         (["Paris", "5"], "exact"),

@@ -56,6 +56,10 @@ ANSWERS = st.one_of(
         ("90^\\circ", 90),
         ("about 5", 5),
         ("**5**", 5),
+        ("1.5 million", 1500000),
+        ("-2 thousand dollars", -2000),
+        ("(5)", 5),
+        ("\\(5\\)", 5),
     ],
 )
 def test_numbers_are_read(text: str, value: float) -> None:
@@ -81,6 +85,7 @@ NO_NUMBERS = [
     "9^{9^9}",
     "1/2/3",
 ]
+NO_NUMBERS += ["5, 6", "(5, 6)", "10:30", "1. Paris"]
 NO_NUMBERS += ["x", "9" * 2000, "1e99999999999", "nan", "inf", "3 and 4", "12,34"]
 
 
@@ -144,6 +149,7 @@ def test_percent() -> None:
 def test_no_verdict_without_a_reference_that_fits() -> None:
     assert graders.numeric("about the same", "5") is None
     assert graders.choice("none of these", "B") is None
+    assert graders.choice("Y", "Y") is None  # no choice is called so
     assert graders.numeric("5", "no idea") is False
     assert graders.choice("B", "no idea") is False
 

@@ -21,15 +21,29 @@ _THINK = re.compile(
 )
 _SPECIAL = re.compile(r"(?:<\|[^|<>\s]{1,40}\|>|</?s>|<(?:eos|pad|end_of_turn|turn\|)>|\s)\Z")
 _BRACES = re.compile(r"\\\\?(?P<box>(?:boxed|fbox)\s*\{)|\\.|[{}]", re.DOTALL)
-_HASHES = re.compile(r"^[ \t]*####([^\n]*)", re.MULTILINE)
-_STATED = re.compile(r"\bfinal\s+answer\b[\s*_]*(?:is\b|[:=])[\s*_:=]*(?P<rest>[^\n]*)", re.IGNORECASE)
-_SAID = re.compile(r"\banswer\b[ \t*_]*(?:is\b|[:=])[\s*_:=]*(?P<rest>[^\n]*)", re.IGNORECASE)
+_HASHES = re.compile(r"^[ \t]*####(?P<value>[^\nA-Za-z]*)(?P<unit>[^\n]*)", re.MULTILINE)
+_UNIT = re.compile(r"[a-z]+(?:[ /][a-z]+){0,2}\.?")  # a heading is longer, or begins otherwise
+_IS = r"\b[\s*_]*(?:is\b|[:=])[\s*_:=]*"
+_ANSWER = rf"(?:answer|(?:correct|right|best)\s+(?:option|choice)){_IS}"
+_AGAIN = rf"(?:(?:(?:so|thus|hence|therefore|the|my|final|correct|right|best)\b,?\s+){{0,4}}{_ANSWER})*"
+_REST = r"(?P<rest>(?:\\\[(?s:.{0,300}?)\\\]|\$\$(?s:.{0,300}?)\$\$)?[^\n]*)"  # a displayed formula has lines
+_STATED = re.compile(rf"\bfinal\s+answer{_IS}{_AGAIN}{_REST}", re.IGNORECASE)
+_SAID = re.compile(rf"\b{_ANSWER}{_AGAIN}{_REST}", re.IGNORECASE)
+_HOPE = "I hope it is correct"  # ends the line that Minerva's prompt, and whoever trained on it, closes with
+_PAIRS = (("$$", "$$"), ("$", "$"), ("\\(", "\\)"), ("\\[", "\\]"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"))
+_COMMAND = r"\\(?:text|textbf|textrm|mathrm|mathbf|bf)\s*\{"
 _TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _FENCE = re.compile(r"[ \t]*```[ \t]*(\w*)")
-_LETTER = re.compile(
-    r"[\s*_`$(\[{:]*(?:\\(?:text|textbf|mathrm|mathbf|bf)\s*\{\s*)?(?:(?:option|choice)\s+)?[(\[*]*(?:(?P<upper>[A-J])(?![A-Za-z'])|(?P<lower>[a-j])\))",
+_WRAP = re.compile(rf"""{_COMMAND}|[*_$\[\]{{}}"“”\\]|(?<![A-Za-z])['‘’]|['‘’](?![A-Za-z])""")
+_OPTION = re.compile(  # of a text whose wrappers are backticks
+    r"[\s`:(]*(?:(?:the\s+)?(?P<named>option|choice|letter)[\s`:(]+)?(?P<letter>[A-J])(?![A-Za-z0-9]|['’][A-Za-z])[\s`).:]*",
+    re.IGNORECASE,
 )
-_LONE = re.compile(r"[\s*_`$(\[{]*([A-Ja-j])[\s*_`$)\]}.:]*")
+_JOINT = re.compile(
+    r"(?:\([^()]*\)[\s`]*)?(?:(?:[,;/&|+]|[-–](?=\S)|(?:or|and|to|maybe|perhaps)\b)[\s`]*)+", re.IGNORECASE
+)
+_ENDS = re.compile(r"[\s`]*+(?:\)|[.:]\s|[\s`).:]*\Z)")  # what may stand behind a small letter
+_WORDS = re.compile(r"\s+(?!because|since|as\b|which|and\b|or\b|to\b|is\b)[a-z]")  # "the answer is a matter of taste"
 _SHORT = 200  # characters: a reply of one line no longer than this may be the answer itself
 
 
@@ -81,7 +95,10 @@ def short(text: str) -> str | None:
 
 
 def number(text: str) -> str | None:
-    """The number in a box, behind ``####``, "final answer" or "answer is", or the reply itself; written plainly."""
+    """The number in a box, behind ``####``, "final answer" or "answer is", or the reply itself; written plainly.
+
+    None where two that differ are given (``5 or 6``).
+    """
     return _read(text, _number)
 
 
@@ -91,7 +108,10 @@ def maths(text: str) -> str | None:
 
 
 def choice(text: str) -> str | None:
-    """The letter (A to J) in a box, behind "final answer" or "answer is", or alone on the last line."""
+    """The letter (A to J) in a box, behind "final answer", "answer is" or "right option is", or alone on the last line.
+
+    None where two that differ are given (``A or B``).
+    """
     return _read(text, _choice)
 
 
@@ -138,7 +158,7 @@ def _read(text: str, find: Extractor) -> str | None:
 
 
 def _short(shown: str) -> str | None:
-    if found := boxed(shown) or _plain(_last(_STATED, shown)):
+    if found := _plain(boxed(shown)) or _plain(_last(_STATED, shown)):
         return found
     line = _line(shown)
     return (_plain(_last(_SAID, line)) or line) if line else None
@@ -146,8 +166,8 @@ def _short(shown: str) -> str | None:
 
 def _number(shown: str) -> str | None:
     for found in (
-        _each(quantity.parse, boxed(shown), _hashed(shown)),
-        _each(quantity.leading, _last(_STATED, shown), _last(_SAID, shown)),
+        _each(quantity.parse, _plain(boxed(shown)), _hashed(shown)),
+        _each(quantity.leading, _plain(_last(_STATED, shown)), _plain(_last(_SAID, shown))),
         _each(quantity.parse, _line(shown)),
     ):
         if found is not None:
@@ -166,31 +186,46 @@ def _maths(shown: str) -> str | None:
     if said and (re.match(r"[-+]?[\d\\$(\[.]", said) or quantity.parse(said)):
         return said
     line = _line(shown)
-    return line if line and (re.fullmatch(r"\$[^$]+\$\.?", line) or quantity.parse(line)) else None
+    if line and (re.fullmatch(rf"[$\\(\[]+\s*{re.escape(line)}\s*[$\\)\]]+\.?", shown.strip()) or quantity.parse(line)):
+        return line
+    return None
 
 
 def _choice(shown: str) -> str | None:
     for fragment in (boxed(shown), _last(_STATED, shown), _last(_SAID, shown)):
         if fragment and (found := _letter(fragment)):
             return found
-    lines = shown.split("\n")
-    lone = _LONE.fullmatch(lines[-1])
-    return lone[1].upper() if lone else None
+    lone = _OPTION.fullmatch(_WRAP.sub("`", shown.rpartition("\n")[2]))
+    return lone["letter"].upper() if lone else None
 
 
 def _letter(fragment: str) -> str | None:
-    match = _LETTER.match(fragment)
-    if match is None:
-        return None
-    letter = match["upper"] or match["lower"].upper()
-    word = re.match(r"\s+(?!because|since|as\b|which|and\b)[a-z]", fragment[match.end() :])
-    return None if letter in "AI" and word else letter  # "the answer is a matter of taste"
+    """The option a fragment begins with; None where it names another one beside it."""
+    text, at, found = _WRAP.sub("`", fragment), 0, None
+    while (option := _OPTION.match(text, at)) and _stands(option):
+        letter = option["letter"].upper()
+        if found not in (None, letter):
+            return None
+        found = letter
+        if (joint := _JOINT.match(text, option.end())) is None:
+            break
+        at = joint.end()
+    return found
+
+
+def _stands(option: re.Match[str]) -> bool:
+    """Whether it is an option's letter and no word of a sentence."""
+    if option["named"]:
+        return True
+    if option["letter"].islower():
+        return _ENDS.match(option.string, option.end("letter")) is not None
+    return option["letter"] not in "AI" or _WORDS.match(option.string, option.end("letter")) is None
 
 
 def _last(mark: re.Pattern[str], text: str) -> str | None:
     last = None
     for match in mark.finditer(text):
-        last = match["rest"].strip() or last
+        last = match["rest"].partition(_HOPE)[0].strip() or last
     return last
 
 
@@ -204,25 +239,32 @@ def _last_tag(text: str) -> str | None:
 
 
 def _hashed(text: str) -> str | None:
-    """What follows the last ``####`` that has a number and no words behind it (a heading has words)."""
+    """What follows the last ``####`` that has a number, and no words but a unit, behind it (a heading has words)."""
     found = None
     for match in _HASHES.finditer(text):
-        rest = match[1].strip()
-        if re.search(r"\d", rest) and not re.search(r"[A-Za-z]", rest):
-            found = rest
+        value, unit = match["value"].strip(), match["unit"].strip()
+        if re.search(r"\d", value) and (not unit or (value[-1] not in ".:)" and _UNIT.fullmatch(unit))):
+            found = f"{match['value']}{match['unit']}".strip()
     return found
 
 
 def _plain(text: str | None) -> str | None:
-    """An answer without the emphasis, dollars and full stop around it."""
-    if text is None:
-        return None
-    text = text.strip().strip("*_`").strip()
-    if len(text) > 1 and text.endswith(".") and not text.endswith(".."):
-        text = text[:-1].rstrip("*_` ")
-    if len(text) > 2 and text[0] == text[-1] == "$" and "$" not in text[1:-1]:
-        text = text[1:-1].strip()
-    return text or None
+    """An answer without the emphasis, formula marks, quotes, LaTeX text command and full stop around it."""
+    bare = text or ""
+    for _ in range(4):  # one in another
+        bare = bare.strip().strip("*_`").strip()
+        before = bare
+        if len(bare) > 1 and bare.endswith(".") and not bare.endswith(".."):
+            bare = bare[:-1].rstrip()
+        for opened, closed in _PAIRS:
+            inner = bare[len(opened) : -len(closed)]
+            if bare.startswith(opened) and bare.endswith(closed) and opened not in inner and closed not in inner:
+                bare = inner.strip()
+        if worded := re.fullmatch(rf"{_COMMAND}([^{{}}]*)\}}", bare):
+            bare = worded[1].strip()
+        if bare == before:
+            break
+    return bare or None
 
 
 def _line(shown: str) -> str | None:

@@ -46,7 +46,7 @@ def read_problems(
         source: ``.jsonl``, ``.json``, ``.csv``, ``.tsv`` or ``.parquet``; a folder; ``hf:NAME[/CONFIG][@SPLIT]``; the
             name of a set (``gsm8k``); ``gym:NAME``.
         task: how it is asked and graded. None: the set's own, else by what the references are (numbers: "numeric",
-            letters: "choice", formulas: "math", tests: "code", anything else: "exact").
+            letters A to J: "choice", formulas: "math", tests: "code", anything else: "exact").
         prompt, reference, id, group: names of fields; None looks for the usual ones. A field that is named must be
             there. Without a reference a problem is not graded; without an id it is called by its row.
         limit: the first so many rows (a generator makes so many, 100 by default).

@@ -25,14 +25,14 @@ def numeric(reference: str, answer: str) -> bool | None:
 
 
 def choice(reference: str, answer: str) -> bool | None:
-    """The same letter, in either case, with or without brackets; None where the reference is none. Symmetric."""
+    """The same letter (A to J) in either case, brackets or not; None where the reference is none. Symmetric."""
     wanted = letter(reference)
     return None if wanted is None else wanted == letter(answer)
 
 
 def letter(text: str) -> str | None:
-    """``"(b)"`` -> ``"B"``; None for anything but one letter."""
-    match = re.fullmatch(r"[\W_]*([A-Za-z])[\W_]*", text)
+    """``"(b)"`` -> ``"B"``; None for anything but one letter from A to J, the ones choices have."""
+    match = re.fullmatch(r"[\W_]*([A-Ja-j])[\W_]*", text)
     return match[1].upper() if match else None
 
 

@@ -1,4 +1,6 @@
-"""Numbers as people and models write them: ``$1,234.50``, ``\\frac{3}{4}``, ``12 %``, ``3.2\\times 10^4``, ``5 km``."""
+"""Numbers as people and models write them: ``$1,234.50``, ``\\frac{3}{4}``, ``12 %``, ``3.2\\times 10^4``, ``5 km``,
+``1.5 million``.
+"""
 
 from __future__ import annotations
 
@@ -44,13 +46,30 @@ def parse(text: str) -> Quantity | None:
 
 
 def leading(text: str) -> Quantity | None:
-    """The number a text begins with, or that stands behind its last ``=``: ``12 + 5 = 17, so …`` gives 17."""
-    text = text[:_LONGEST].rpartition("=")[2]
-    match = _BEGIN.match(_cleaned(text))
-    return _quantity(match) if match else None
+    """The number a text states at its beginning; None where it states none, or more than one.
+
+    Of an equation it is the last side: ``12 + 5 = 17, so …`` gives 17. Of what comes later only another answer counts:
+    ``5 (n = 4)`` and ``5, where n = 4`` give 5; ``5 or 6``, ``5, 6``, ``x = 5, y = 6`` and ``5 to 6`` give None.
+    """
+    text = _cleaned(text[:_LONGEST])
+    match = _BEGIN.match(text)
+    while (sign := text.find("=", match.end() if match else 0)) >= 0:
+        if match and _ASIDE.search(text, match.end(), sign):
+            break
+        text = text[sign + 1 :]
+        match = _BEGIN.match(text)
+    if match is None or _GOES_ON.match(text, match.end()) or (found := _quantity(match)) is None:
+        return None
+    while match := _ANOTHER.match(text, match.end()):
+        other = _quantity(match)
+        if other is None or not found.equals(other):
+            return None
+    return found
 
 
-_DIGITS = r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d*)?|\.\d+)"
+_DIGITS = (
+    r"(?:\d{1,3}(?:,\d{2,3})*,\d{3}(?!\d)(?:\.\d+)?|\d{1,3}(?:[ ]\d{3})+(?!\d)(?:\.\d+)?|\d+(?:\.\d+|\.(?!\s))?|\.\d+)"
+)
 _VALUE = rf"""
     (?:(?:about|approximately|roughly|around|exactly|only|equal\ to|≈)\s*)?
     (?P<sign>[+-]?)\s*
@@ -58,11 +77,26 @@ _VALUE = rf"""
       | (?P<top>{_DIGITS})\s*/\s*(?P<bottom>{_DIGITS})
       | (?P<plain>{_DIGITS})(?:e(?P<exponent>[+-]?\d{{1,3}})\b|\s*[×x*]\s*10\^\{{?(?P<power>[+-]?\d{{1,3}})\}}?)?
     )
-    \s*(?P<percent>%|percent\b)?
+    \s*(?P<percent>%|percent\b)?(?:(?P<scale>hundred|thousand|million|billion|trillion)s?\b)?
 """
 _UNIT = r"(?:\s*(?:[A-Za-z°µμΩ²³'\"(][^\d+*=<>^\\{}]*|\^?\\circ\s*\w?)(?:(?<=[A-Za-z])\^?\{?[23]\}?)?)?"
 _WHOLE = re.compile(rf"\s*(?:[A-Za-z]\w{{0,15}}\s*=)?\s*{_VALUE}{_UNIT}\s*\.?\s*", re.VERBOSE | re.IGNORECASE)
-_BEGIN = re.compile(rf"\s*{_VALUE}(?!\s*[+*/^×=-]|\d)", re.VERBOSE | re.IGNORECASE)
+_BEGIN = re.compile(rf"\s*{_VALUE}", re.VERBOSE | re.IGNORECASE)
+_GOES_ON = re.compile(  # 2 + …, 5\pi, 10:30; but 5 - because …
+    r"\s*(?:[+*/×=±√π]|x\s*\d|-\s*(?:[^\sA-Za-z]|[A-Za-z]\b)|\^(?!\{?\\circ)|\\(?!circ)[a-zA-Z]|\d)|[:.]\d"
+)
+_ASIDE = re.compile(  # between a number and "=": the equation is about something else
+    r"[,;.]\s|\([^()]*\Z|\b(?:where|when|while|if|for|with|since|because|given|so|as|at|but|which|and|or|not)\b",
+    re.IGNORECASE,
+)
+_WORD = r"[A-Za-z°µμΩ²³]++(?:/[A-Za-z]++|(?:\.[A-Za-z])+\.?)?(?:\^\{?-?\d\}?)?"
+_ANOTHER = re.compile(
+    rf"""(?:\s*{_WORD}(?:\s+{_WORD}){{0,2}}?)?? \s*(?:\([^()]*\)\s*)?
+    (?:(?:[,;/&|+*×±-]|\b(?:or|and|to|maybe|perhaps)\b)\s*)+ (?:[A-Za-z]\w{{0,15}}\s*=)?\s*
+    (?:{_VALUE}|an?\s+(?:half|third|quarter)\b)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_SCALES = {"hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12}
 
 _REWRITE = tuple(
     (re.compile(pattern), by)
@@ -75,11 +109,13 @@ _REWRITE = tuple(
         (r"\{,\}", ","),
         (r"\\(?:left|right|displaystyle)(?![A-Za-z])", ""),
         (r"\\(?:times|cdot)(?![A-Za-z])", "×"),
+        (r"\\pm(?![A-Za-z])", "±"),
         (r"\\approx(?![A-Za-z])", "≈"),
-        (r"\\!", ""),
+        (r"\\[!()\[\]]", ""),
         (r"\\[,;: ]|[~   ]", " "),
         (r"\\?([%$])", r"\1"),
         (r"[$€£¥₹`]|\*\*", ""),
+        (r"^\s*[(\[]([^()\[\]]*)[)\]]\s*\.?\s*$", r"\1"),
     )
 )
 
@@ -102,11 +138,15 @@ def _quantity(match: re.Match[str]) -> Quantity | None:
                 if isinstance(top, int) and isinstance(bottom, int) and top % bottom == 0
                 else top / bottom
             )
-        else:
+        elif "plain" in part:
             value = _decimal(part["plain"])
             exponent = part.get("exponent") or part.get("power")
             if exponent:
                 value = float(f"{value}e{int(exponent)}")
+        else:  # "and a half"
+            return None
+        if scale := part.get("scale"):
+            value = float(f"{value}e{_SCALES[scale.lower()]}")
         if part.get("sign") == "-":
             value = -value
         if isinstance(value, float):
