@@ -489,8 +489,20 @@ def test_where_the_key_must_not_be() -> None:
         assert KEY not in told
         assert engine.identity() == {"engine": "openai", "model": MODEL}
         assert engine.provenance()["base_url"] == server.url
-    engine = OpenAI(MODEL, f"http://me:{KEY}@127.0.0.1:1/v1", KEY)
+    extra = {
+        "min_p": 0.3,
+        "max_completion_tokens": 9,
+        "extra_headers": {"X": KEY},
+        "tools": [{"server": {"apiKey": KEY}}],
+    }
+    engine = OpenAI(MODEL, f"http://me:{KEY}@127.0.0.1:1/v1", KEY, extra=extra)
     assert KEY not in json.dumps(engine.provenance())
+    assert engine.provenance()["extra"] == {
+        "min_p": 0.3,
+        "max_completion_tokens": 9,
+        "extra_headers": "***",
+        "tools": [{"server": {"apiKey": "***"}}],
+    }
     with pytest.raises(EngineError) as failed:
         OpenAI(MODEL, "http://x/v1", "sk-geheim-ß")
     assert "geheim" not in str(failed.value)

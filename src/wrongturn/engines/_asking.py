@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from wrongturn.engines._dialect import Dialect, Prompt
 from wrongturn.engines._http import Trouble
-from wrongturn.engines._wire import Key, Reader, Token, events
+from wrongturn.engines._wire import Key, Reader, Token, events, streamed
 from wrongturn.errors import EngineError
 
 if TYPE_CHECKING:
@@ -23,6 +23,9 @@ TEXT = "1,2,3,4,5,6,7,8"
 
 TRIES = 4
 """How often a question is put to a server that stumbles."""
+
+ROOM = 2048
+"""Least limit of tokens for a model that thinks unseen: one that cannot finish its thoughts is an error there."""
 
 
 @dataclass(slots=True)
@@ -58,6 +61,7 @@ class Asking:
     ) -> Answer:  # fmt: skip
         """One request. Raises ``EngineError`` where it is refused."""
         dialect = dialect or self.dialect
+        max_tokens = max_tokens if dialect.sampling else max(max_tokens, ROOM)
         body = dialect.body(self.model, self.prompt if prompt is None else prompt, max_tokens, k=k, **options)
         body |= self.engine.extra | (more or {})
 
@@ -65,7 +69,7 @@ class Asking:
             reader = Reader(max(k, 1))
             tokens: list[Token] = []
             async with self.server.post(dialect.path, body) as response:
-                if "event-stream" in response.headers.get("content-type", ""):
+                if streamed(response):
                     async for data in events(response.aiter_bytes()):
                         tokens += reader.feed(data)
                     reader.check()
@@ -87,7 +91,7 @@ class Asking:
                 return await question()
             except Trouble as trouble:
                 if tries == TRIES:
-                    raise EngineError(str(trouble), trouble.reason) from None
+                    raise self.server.failed(trouble) from None
                 await asyncio.sleep(self.engine.patience.wait(tries, trouble.after))
 
     async def attempt(self, *args: Any, **options: Any) -> Answer | None:

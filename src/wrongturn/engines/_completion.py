@@ -34,12 +34,14 @@ class Completion:
     def __init__(self, request: Request, limit: int, vocab: int | None, identify: Callable[[Token | Key], int]) -> None:
         self.request, self.limit = request, limit
         self.pending: Signals | None = None
+        self.unlisted = 0  # tokens that the server counts beyond those it has sent
         self._vocab, self._identify = vocab, identify
         self._ids: list[int] = []
         self._logprobs: list[float] = []
         self._listed: list[list[float]] = []  # log-probabilities of the alternatives
         self._names: list[list[Key]] = []  # and those of them that are asked for
         self._sent = 0
+        self._charged = 0
         self._last = int(request.prefix[-1])
         self._watch = None
         if request.until is not None:
@@ -62,6 +64,7 @@ class Completion:
             if meter.left < 1:
                 return self._limited("budget")
             meter.spent += 1
+        self._charged += 1
         if self._ids and self._last in self.request.stop_ids:  # a server that does not know where to stop
             return "stop"
         if len(self) >= self.limit + doubtful:
@@ -85,8 +88,20 @@ class Completion:
         for i in sorted(twice or doubtful[: max(0, excess)], reverse=True):
             if self._sent <= i < len(self):
                 del self._ids[i], self._logprobs[i], self._listed[i], self._names[i]
+                self._charged -= 1
                 if self.request.meter is not None:
                     self.request.meter.spent -= 1  # it was decoded once
+
+    def charge(self, decoded: int, *, ended: bool) -> int:
+        """The server has ``decoded`` so many tokens for it: count those that were not yet; how many these are.
+
+        Where the answer has ``ended`` all are counted, also beyond the budget; of one still coming in, what is left.
+        """
+        rest, meter = max(0, decoded - self._charged), self.request.meter
+        self._charged += rest
+        if meter is not None:
+            meter.spent += rest if ended else max(0, int(min(rest, meter.left)))
+        return rest
 
     def finish(self, told: str | None) -> str:
         """Why the completion has ended, where the server says ``told``."""
@@ -96,7 +111,7 @@ class Completion:
 
     def _limited(self, why: str) -> str:
         """As the engines with logits say it: the own limit comes before the budget."""
-        if why == "stop" or len(self) >= self.request.max_tokens:
+        if why == "stop" or len(self) + self.unlisted >= self.request.max_tokens:
             return why if why == "stop" else "length"
         meter = self.request.meter
         return "budget" if meter is not None and meter.left < 1 else why

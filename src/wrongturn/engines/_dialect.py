@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ IDS = {
 }
 """vLLM's options that make it return ids, for the drawn tokens and for the alternatives, and sample plainly."""
 
+_SECRET = re.compile(r"auth|bearer|cookie|credential|header|keys?$|passw|secret|token$", re.IGNORECASE)
+
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
@@ -35,6 +38,7 @@ class Dialect:
     usage: bool = True  # told at the end of a stream
     limit: str = "max_tokens"
     logprobs: bool = True
+    sampling: bool = True  # temperature and top_p are taken; else the model has its own
 
     @property
     def path(self) -> str:
@@ -55,7 +59,9 @@ class Dialect:
         stream: bool = False,
     ) -> dict[str, Any]:
         """A request's body. ``written`` is what a chat's answer begins with."""
-        body: dict[str, Any] = {"model": model, self.limit: max_tokens, "temperature": temperature}
+        body: dict[str, Any] = {"model": model, self.limit: max_tokens}
+        if self.sampling:
+            body["temperature"] = temperature
         if self.chat:
             messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
             if written:
@@ -64,7 +70,7 @@ class Dialect:
             body["messages"] = messages
         else:
             body["prompt"] = prompt if isinstance(prompt, str) else list(prompt)
-        if top_p < 1:
+        if top_p < 1 and self.sampling:
             body["top_p"] = top_p
         if seed is not None:
             body["seed"] = seed if self.ids else seed % 2**31  # some servers keep 32 bits, signed or not
@@ -81,3 +87,10 @@ class Dialect:
                     {"continuous_usage_stats": True} if self.ids else {}
                 )
         return body
+
+
+def public(fields: Any) -> Any:
+    """Fields of a body as JSON gives them back, but for what a name says is secret: what may be stored of them."""
+    if isinstance(fields, Mapping):
+        return {str(name): "***" if _SECRET.search(str(name)) else public(value) for name, value in fields.items()}
+    return [public(value) for value in fields] if isinstance(fields, (list, tuple)) else fields

@@ -6,6 +6,7 @@ What a server answers is reported with the key cut out, and a refusal that would
 from __future__ import annotations
 
 import asyncio
+import base64
 import email.utils
 import itertools
 import json
@@ -37,8 +38,8 @@ class Trouble(Exception):
 class Refused(EngineError):
     """The server does not do what it was asked; ``status`` is the HTTP status."""
 
-    def __init__(self, message: str, status: int, *, fatal: bool = False) -> None:
-        super().__init__(message, "refused", fatal=fatal)
+    def __init__(self, message: str, status: int, reason: str = "refused", *, fatal: bool = False) -> None:
+        super().__init__(message, reason, fatal=fatal)
         self.status = status
 
 
@@ -77,9 +78,13 @@ class Server:
     """
 
     def __init__(self, base_url: str, api_key: str, *, timeout: float, concurrency: int) -> None:
-        address = httpx.URL(base_url.strip().rstrip("/"))
-        if address.scheme not in ("http", "https") or not address.host:
-            raise ValueError(f"base URL {str(address.copy_with(userinfo=b''))!r}: expected http(s)://HOST[:PORT]/v1")
+        try:
+            address = httpx.URL(base_url.strip().rstrip("/"))
+        except httpx.InvalidURL:
+            address = httpx.URL("")
+        if address.scheme not in ("http", "https") or not address.host or (address.port or 0) > 65535:
+            shown = base_url.rpartition("@")[2]  # a password stands before
+            raise ValueError(f"base URL {shown!r}: expected http(s)://HOST[:PORT]/v1")
         if address.path == "/":
             address = address.copy_with(path="/v1")
         self.url = str(address.copy_with(userinfo=b"", query=None)).rstrip("/")
@@ -87,8 +92,10 @@ class Server:
         self._key = api_key.strip()
         if not (self._key.isascii() and self._key.isprintable()):
             raise EngineError("the API key holds characters that no HTTP header may", fatal=True)
-        self._secrets = [s for s in (self._key, address.password, address.userinfo.decode()) if s and s != "EMPTY"]
         self._auth = (address.username, address.password) if address.username else None
+        basic = base64.b64encode(":".join(self._auth).encode()).decode() if self._auth else ""  # as it is sent
+        secrets = self._key, address.userinfo.decode(), address.password, basic
+        self._secrets = [secret for secret in secrets if secret and secret != "EMPTY"]
         self._timeout = httpx.Timeout(timeout, connect=min(timeout, 10.0), pool=None)
         self._tls: ssl.SSLContext | None = None
         self._concurrency = concurrency
@@ -200,6 +207,7 @@ class Server:
                 if response.is_success:
                     return response.json()
                 after, mends = retry_after(response.headers), _passing(response.status_code)
+                mends = mends and not _unpaid(response.status_code, response.content)
                 said = f"answered {response.status_code}: {message(response.content)}"
             except (httpx.HTTPError, ValueError) as error:  # a ValueError: no JSON
                 said = str(error) or type(error).__name__
@@ -227,6 +235,10 @@ class Server:
         line = " ".join(text.split())
         return line if len(line) <= 300 else line[:299] + "…"
 
+    def failed(self, trouble: Trouble, then: str = "") -> EngineError:
+        """What a trouble is once patience is over; it may be in the words of the server."""
+        return EngineError(self.redact(str(trouble)) + then, trouble.reason)
+
     def _address(self, path: str) -> str:
         return f"{self.root}{path}" if path.startswith("/") else f"{self.url}/{path}"
 
@@ -243,29 +255,45 @@ class Server:
         return Trouble("connection", self.redact(f"{self.url}: {error or type(error).__name__}"))
 
     async def _complain(self, session: _Session, response: httpx.Response, body: Mapping[str, Any]) -> None:
-        status, said = response.status_code, self.redact(message(response.content)) if response.is_closed else ""
+        status, content = response.status_code, response.content if response.is_closed else b""
+        said = self.redact(message(content))
         where = f"{self.url} answered {status}" + (f": {said}" if said else "")
+        if _unpaid(status, content):
+            session.fatal = Refused(f"{where} (is there credit left?)", status, fatal=True)
+            raise session.fatal
         if _passing(status):
             after = retry_after(response.headers)
             if after:
                 session.until = max(session.until, asyncio.get_running_loop().time() + after)
             raise Trouble(REPEATED.get(status, "server error"), where, after)
+        if status == 403 and body.get("logprobs") is not None and "logprob" in said.lower():
+            raise Refused(where, status)  # it is not about the key
         model = body.get("model")
         if status in (401, 403):
             session.fatal = Refused(f"{where} (is OPENAI_API_KEY right?)", status, fatal=True)
-        elif model is not None and (b"model_not_found" in response.content or _names_model(status, said, str(model))):
+        elif model is not None and (b"model_not_found" in content or _names_model(status, said, str(model))):
             listed = await self.models()
             known = ", ".join(m["id"] for m in listed[:8]) + (", …" if len(listed) > 8 else "") if listed else None
-            hint = f"it has {known}" if known else "it does not say which it has"
+            hint = f"it has {self.redact(known)}" if known else "it does not say which it has"
             session.fatal = Refused(f"{self.url} has no model {str(model)!r}; {hint}", status, fatal=True)
         if session.fatal is not None:
             raise session.fatal
-        raise Refused(where, status)
+        raise Refused(where, status, "context" if _full(status, content) else "refused")
 
 
 def _passing(status: int) -> bool:
     """Whether another try may meet a better status."""
     return status in REPEATED or (status >= 500 and status != 501)
+
+
+def _unpaid(status: int, content: bytes) -> bool:
+    """Whether nothing will pass before somebody pays."""
+    return status == 402 or (status == 429 and b"insufficient_quota" in content)
+
+
+def _full(status: int, content: bytes) -> bool:
+    """Whether prompt and limit are more than the model's context holds."""
+    return status in (400, 413, 422) and (b"context_length_exceeded" in content or b"context length" in content)
 
 
 _KEEPERS: set[asyncio.Task[None]] = set()
@@ -289,7 +317,7 @@ def message(content: bytes) -> str:
     try:
         body = json.loads(content)
     except ValueError:
-        return content[:600].decode("utf-8", "replace")
+        return content.decode("utf-8", "replace")
     for key in ("error", "message", "detail"):
         if isinstance(body, dict) and body.get(key):
             body = body[key]

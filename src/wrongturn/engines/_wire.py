@@ -14,6 +14,7 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeGuard
 
+import httpx
 import orjson
 
 from wrongturn.engines._completion import NAN, Key, Token
@@ -35,6 +36,11 @@ async def events(pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
                 yield line[5:].strip()
     if rest.startswith(b"data:"):
         yield rest[5:].strip()
+
+
+def streamed(response: httpx.Response) -> bool:
+    """Whether a response comes in events, rather than whole."""
+    return "event-stream" in response.headers.get("content-type", "")
 
 
 class Reader:
@@ -87,12 +93,18 @@ class Reader:
             self.finish = "length" if finish in ("length", "max_tokens", "max_length") else "stop"
         return tokens
 
+    @property
+    def told(self) -> int:
+        """How many tokens the server says it has decoded, also those that it does not show; 0: it does not say."""
+        told = self.usage.get("completion_tokens")
+        return told if type(told) is int and told > 0 else 0
+
     def check(self) -> list[int]:
         """The stream has ended: which tokens were sent twice. Raises ``Trouble`` where it ended too early."""
         if self.finish is None and not self._over:
             raise Trouble("connection", "the stream was cut")
-        told = self.usage.get("completion_tokens")
-        excess = self.count - told if isinstance(told, int) and told > 0 else 0
+        told = self.told
+        excess = self.count - told if told else 0
         if 0 < excess <= len(self.doubtful):
             return self.doubtful[:excess]
         if excess > 1:  # one more is an end token that some servers list and do not count
@@ -283,7 +295,7 @@ def _drawn(value: Any) -> float:
 
 
 def _said(error: Any) -> str:
-    return str(error.get("message", error) if isinstance(error, dict) else error)[:200]
+    return str(error.get("message", error) if isinstance(error, dict) else error)
 
 
 def align(tokens: list[str], text: str) -> list[tuple[str, int]]:

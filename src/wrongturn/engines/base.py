@@ -158,6 +158,7 @@ class Chunk:
 
     ``pending`` holds, where ``finish`` is "until", the signals (length 1) of the distribution that made it stop.
     ``hidden`` [tokens, layers, width] holds the states each token was drawn from, where the request asked for them.
+    ``unlisted`` tokens were decoded for it besides: a server counted them and showed only a text, or not even that.
     """
 
     ids: Ids
@@ -169,15 +170,17 @@ class Chunk:
     reused: int = 0  # prefix tokens found in the cache
     pending: Signals | None = None
     hidden: npt.NDArray[np.float16] | None = None
+    unlisted: int = 0
 
     def __repr__(self) -> str:
         # Short: asyncio.run of Python 3.11 formats its result (in signal.signal), which took 10 ms per chunk.
         return f"Chunk({len(self.ids)} tokens, finish={self.finish!r}, prompt={self.prompt}, reused={self.reused})"
 
     def __getitem__(self, span: slice) -> Chunk:
-        """The tokens of a slice."""
+        """The tokens of a slice. How many were ``unlisted`` is known for all of them only."""
         chunk = Chunk(self.ids[span], self.signals[span], self.top_ids[span], self.top_logprobs[span])
         chunk.hidden = None if self.hidden is None else self.hidden[span]
+        chunk.unlisted = self.unlisted if len(chunk.ids) == len(self.ids) else 0
         return chunk
 
     @classmethod
@@ -194,6 +197,7 @@ class Chunk:
             last.reused,
             last.pending,
             None if last.hidden is None else np.concatenate([c.hidden for c in chunks if c.hidden is not None]),
+            sum(c.unlisted for c in chunks),
         )
 
 

@@ -18,12 +18,12 @@ import httpx
 import numpy as np
 
 from wrongturn.engines._completion import Completion, Key, Token, after, seed_after
-from wrongturn.engines._dialect import Dialect, Prompt
+from wrongturn.engines._dialect import Dialect, Prompt, public
 from wrongturn.engines._http import Patience, Server, Trouble
 from wrongturn.engines._tokenizer import HFVocabulary
-from wrongturn.engines._wire import Reader, events, key
+from wrongturn.engines._wire import Reader, events, key, streamed
 from wrongturn.engines._words import Mapped, Served, chat
-from wrongturn.engines.base import Capabilities, Chunk, Engine, Request
+from wrongturn.engines.base import Capabilities, Chunk, Engine, Request, Sampling
 from wrongturn.engines.probe import MODES, ProbeReport, probe
 from wrongturn.errors import EngineError
 from wrongturn.vocabulary import Interned, Message, Vocabulary
@@ -120,8 +120,9 @@ class OpenAI(Engine):
         self.vocabulary, self._dialect = vocabulary, dialect
 
     def identity(self) -> dict[str, Any]:
-        """Also the tokenizer, where one was given."""
-        return super().identity() | ({"tokenizer": self._tokenizer_name} if self._tokenizer_name else {})
+        """Also the tokenizer and the extra fields of requests, where given: those may change what is drawn."""
+        more = {"tokenizer": self._tokenizer_name, "extra": public(self.extra)}
+        return super().identity() | {name: value for name, value in more.items() if value}
 
     def provenance(self) -> dict[str, Any]:
         """Also where the server is, which one it is, and how many alternatives it is asked for."""
@@ -147,10 +148,20 @@ class OpenAI(Engine):
         return vocabulary.prompt(messages)
 
     def check(self, request: Request) -> None:
-        """See :meth:`Engine.check`; a prompt too long for the model concerns only its own problem."""
+        """See :meth:`Engine.check`; a prompt too long for the model concerns only its own problem.
+
+        Another temperature than the only one a model has is a fatal ``EngineError``.
+        """
         context = self.capabilities.context
         if context is not None and len(request.prefix) >= context:
             raise EngineError(f"{len(request.prefix)} tokens do not fit the context of {context}", "context")
+        if self._dialect is not None and not self._dialect.sampling and request.sampling != Sampling():
+            sampling = request.sampling
+            raise EngineError(
+                f"{self.model} at {self.server.url} takes no temperature and no top_p: it draws with 1 and 1, not"
+                f" {sampling.temperature:g} and {sampling.top_p:g}",
+                fatal=True,
+            )
         super().check(request)
 
     async def close(self) -> None:
@@ -179,7 +190,7 @@ class OpenAI(Engine):
                         left = after(left, chunk)
             except Trouble as trouble:
                 if left.prefix.size > request.prefix.size and not self.capabilities.prefix:
-                    raise EngineError(f"{trouble}; what was handed out cannot be continued", trouble.reason) from None
+                    raise self.server.failed(trouble, "; what was handed out cannot be continued") from None
                 tries += 1
                 await self._wait(trouble, tries)
 
@@ -207,8 +218,11 @@ class OpenAI(Engine):
                         yield completion.take()
             if why is None:
                 completion.drop(reader.check(), reader.doubtful)
+                completion.unlisted = completion.charge(reader.told, ended=True)
                 if token is not None and reader.finish == "stop" and isinstance(self.vocabulary, Served):
                     self.vocabulary.learn_end(token)
+            else:  # what came with the token it ends before, or with the whole answer, was decoded too
+                completion.charge(max(reader.count, reader.told), ended=not streamed(response))
         yield self._last(completion, reader, why or completion.finish(reader.finish))
 
     def _limit(self, request: Request) -> int:
@@ -276,7 +290,7 @@ class OpenAI(Engine):
 
     def _last(self, completion: Completion, reader: Reader, finish: str) -> Chunk:
         chunk = completion.take()
-        chunk.finish, chunk.pending = finish, completion.pending
+        chunk.finish, chunk.pending, chunk.unlisted = finish, completion.pending, completion.unlisted
         prompt, cached = reader.usage.get("prompt_tokens"), reader.usage.get("prompt_tokens_details")
         cached = cached.get("cached_tokens") if isinstance(cached, dict) else None
         chunk.reused = cached if isinstance(cached, int) else 0
@@ -290,7 +304,7 @@ class OpenAI(Engine):
 
     async def _wait(self, trouble: Trouble, tries: int) -> None:
         if tries > self.patience.times:
-            raise EngineError(f"{trouble} ({tries} tries)", trouble.reason) from None
+            raise self.server.failed(trouble, f" ({tries} tries)") from None
         await asyncio.sleep(self.patience.wait(tries, trouble.after))
 
     async def _patiently(self, path: str, body: dict[str, Any]) -> Any:
@@ -306,7 +320,7 @@ class OpenAI(Engine):
 
 async def _data(response: httpx.Response) -> AsyncGenerator[bytes, None]:
     """The events of a response; one that is not a stream is one event."""
-    if "event-stream" not in response.headers.get("content-type", ""):
+    if not streamed(response):
         yield await response.aread()
         yield b"[DONE]"
         return

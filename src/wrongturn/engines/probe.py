@@ -107,10 +107,14 @@ class _Probe(Asking):
         return version if isinstance(version, str) else None
 
     async def _endpoint(self) -> Answer:
-        """Which endpoint there is; its first answer. Raises the first refusal where a server refuses them all."""
+        """Which endpoint there is; its first answer. Raises what a server says that refuses them all."""
         refusals: list[EngineError] = []
         plain = [Dialect(chat, logprobs=logprobs) for logprobs in (True, False) for chat in (False, True)]
-        newer = [Dialect(True, limit="max_completion_tokens", logprobs=logprobs) for logprobs in (True, False)]
+        newer = [
+            Dialect(True, limit="max_completion_tokens", logprobs=logprobs, sampling=sampling)
+            for sampling in (True, False)
+            for logprobs in (True, False)
+        ]
         for dialect in (*plain, *newer):
             if self.engine.mode not in ("auto", "chat" if dialect.chat else "completions"):
                 continue
@@ -123,8 +127,11 @@ class _Probe(Asking):
                     refusals.append(refused)
                     continue
                 self.dialect, self.prompt = dialect, prompt
+                if not dialect.sampling:
+                    self.find("temperature", "own", "it takes none: sampling at 1 is possible, nothing else")
                 return first
-        raise EngineError(str(refusals[0]), fatal=True)
+        said = "; ".join(dict.fromkeys(str(refused).removeprefix(f"{self.server.url} ") for refused in refusals))
+        raise EngineError(f"{self.server.url} refuses every request: {said}", fatal=True)
 
     async def _token_ids(self, first: Answer) -> tuple[bool, bool]:
         """Whether ids go in and come out; whether the server tokenizes for others."""
@@ -175,15 +182,16 @@ class _Probe(Asking):
         return len(answer.tokens[0].top) if answer is not None and answer.tokens else 0
 
     async def _logprobs(self, k: int) -> str:
-        """Raw or processed: the spread of the alternatives under two temperatures."""
+        """Raw or processed: the spread of the alternatives under two temperatures; with only one they are the same."""
         if self.dialect.logprobs:
             k = min(k, 20)
             one, two = [await self.attempt(1, k=k, temperature=t, seed=1) for t in (1.0, 2.0)]
             spreads = [_spread(answer) for answer in (one, two)]
             if spreads[0] and spreads[1]:
-                kept = abs(spreads[1] - spreads[0]) <= abs(spreads[1] - spreads[0] / 2)
+                kept = not self.dialect.sampling or abs(spreads[1] - spreads[0]) <= abs(spreads[1] - spreads[0] / 2)
                 mode = "raw" if kept else "processed"
-                says = "they do not change with the temperature" if kept else "they change with the temperature"
+                says = f"they {'do not change' if kept else 'change'} with the temperature"
+                says = says if self.dialect.sampling else "at the only temperature both are the same"
                 return self.find("logprobs", mode, says)
             if any(t.logprob == t.logprob for answer in (one, two) if answer is not None for t in answer.tokens):
                 return self.find("logprobs", "raw", "one alternative at most: taken to be raw, not measured")
