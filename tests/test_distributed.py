@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import wrongturn as wt
+from wrongturn.errors import WrongturnError
 
 pytestmark = pytest.mark.ray
 
@@ -70,5 +71,5 @@ def test_a_killed_worker_loses_nothing_and_doubles_nothing(tmp_path: Path) -> No
 
 def test_a_worker_says_what_is_wrong_with_the_engine(tmp_path: Path) -> None:
     asked = [wt.Problem("q", "numeric", "2+2?", reference="4", prompt_ids=(77,))]
-    with pytest.raises(ValueError, match="token id 77 at position 0"):
+    with pytest.raises(WrongturnError, match=r"strategy 'sample' on problem 'q': .*token id 77 at position 0"):
         wt.collect(wt.open("embedded"), asked, out=tmp_path / "run", on="ray", workers=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -95,6 +96,38 @@ def test_alternatives_keep_their_texts(tmp_path: Path) -> None:
     assert summary["traces"] == 3
 
 
+class Asking(Words):
+    """Asks a server what alternatives say, which is away for the first ``away`` times; and says who asked."""
+
+    def __init__(self, away: int) -> None:
+        self.away = away
+
+    def pieces(self, ids) -> list[str]:
+        if threading.current_thread() is not threading.main_thread():  # a trace's own texts are read in that one
+            self.away -= 1
+            if self.away >= 0:
+                raise EngineError("/detokenize: connection refused", "connection")
+        return super().pieces(ids)
+
+
+def test_a_server_that_does_not_say_what_alternatives_are_costs_no_trace(tmp_path: Path) -> None:
+    engine = Talker()
+    engine.vocabulary = Asking(99)
+    with pytest.warns(RuntimeWarning, match="6 alternatives of its traces say is not recorded: /detokenize") as said:
+        run = wt.collect(engine, questions(70), out=tmp_path / "run", top_k=1)
+    assert len(said) == 1
+    assert engine.vocabulary.away == 97  # once more at the end
+    assert (len(run), run.vocabulary()) == (70, {})
+
+
+def test_alternatives_are_asked_for_again(tmp_path: Path) -> None:
+    engine = Talker()
+    engine.vocabulary = Asking(1)
+    run = wt.collect(engine, questions(70), out=tmp_path / "run")
+    assert engine.vocabulary.away < 0
+    assert run.vocabulary() == wt.collect(Talker(), questions(70), out=tmp_path / "other").vocabulary()
+
+
 def test_failures_are_recorded_and_tried_again(tmp_path: Path) -> None:
     run = wt.collect(Talker(failing={2, 5}), questions(6), out=tmp_path / "run", samples=2)
     assert len(run) == 10
@@ -122,7 +155,30 @@ def test_no_problem_begins_beyond_the_limit(tmp_path: Path) -> None:
     engine.concurrency = 1
     run = wt.collect(engine, questions(50), out=tmp_path / "run", limits=Limits(tokens=20))
     assert 20 <= sum(row["decoded"] for row in run.summary()) < 20 + 2 * 6
+    again = wt.collect(Talker(), questions(50), out=tmp_path / "run", limits=Limits(tokens=20))
+    assert len(again) == len(run)  # what the run holds counts
     assert len(wt.collect(Talker(), questions(50), out=tmp_path / "run")) == 50
+
+
+def test_tokens_of_failures_count(tmp_path: Path) -> None:
+    class Cut(Talker):
+        async def stream(self, request: Request) -> AsyncGenerator[Chunk, None]:
+            async for _ in super().stream(request):
+                raise EngineError("the stream was cut", "connection")
+            yield  # type: ignore[misc]
+
+    engine = Cut()
+    engine.concurrency = 1
+    run = wt.collect(engine, questions(50), out=tmp_path / "run", limits=Limits(tokens=20))
+    failed, before = run.failures(), run.usage()
+    assert {failure.decoded for failure in failed} == {6}
+    assert 4 <= len(failed) <= 4 + 3  # some may be under way while another is written down
+    assert before == wt.trace.Usage(dropped=6 * len(failed))
+    wt.collect(engine, questions(50), out=tmp_path / "run", limits=Limits(tokens=before.dropped))
+    assert run.usage() == before
+    wt.collect(engine, questions(50), out=tmp_path / "run", limits=Limits(tokens=before.dropped + 1))
+    assert run.usage().dropped > before.dropped  # tried again, and paid for again
+    assert {failure.id for failure in run.failures()} == {failure.id for failure in failed}
 
 
 def test_the_rest_waits_while_nobody_takes_what_is_ready() -> None:

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,12 +50,28 @@ def test_a_conversation_is_one_token():
     assert json.loads(known.pieces([token])[0]) == said
 
 
-def test_line_ends_are_known_before_they_are_seen():
+@given(st.lists(st.text(alphabet="ab*\n", max_size=4), max_size=20), st.integers(0, 20))
+def test_marked_tokens_are_those_met_so_far(texts, asked):
     known = Interned()
-    before = known.containing(("\n",))
-    assert known.intern(".\n\n") in before
-    assert known.intern("seldom\n") not in before
-    assert known.intern("seldom\n") in known.containing(("\n",))
+    marked = known.containing(("\n", "*"))
+    for i, text in enumerate(texts):
+        token = known.intern(text)
+        if i >= asked:  # whether they were looked at before makes no difference
+            assert np.isin([token], marked).tolist() == ["\n" in text or "*" in text]
+    expected = {known.intern(text) for text in texts if "\n" in text or "*" in text}
+    assert set(marked) == expected
+    assert len(marked) == len(expected)
+
+
+def test_tokens_of_another_process_are_met():
+    there, here = Interned(), Interned()
+    ids = [there.intern(text) for text in ("a", "b\n", "")]
+    here.meet(ids, ["a", "b\n", ""])
+    assert here.pieces(ids) == ["a", "b\n", ""]
+    assert here.intern("a") == ids[0]
+    assert list(here.containing(("\n",))) == ids[1:2]
+    with pytest.raises(ValueError, match="stands for 'a' here, and for 'c' there"):
+        here.meet(ids[:1], ["c"])
 
 
 def test_an_id_nobody_gave_is_refused():

@@ -17,7 +17,6 @@ from wrongturn import engines
 from wrongturn.errors import WrongturnError, extra
 from wrongturn.jobs import Job, Limits, Progress, Settings, fill
 from wrongturn.store import Run
-from wrongturn.trace import Usage
 
 SHARD = 256
 """Jobs a worker is given at once: enough to fill an engine's batch for a while."""
@@ -64,7 +63,7 @@ def fill_on_ray(
         import ray
         from ray.exceptions import RayActorError, RayTaskError
 
-    wanted, stored, before = {job.id for job in todo}, run.done(), decoded(run)
+    wanted, stored = {job.id for job in todo}, run.done()
     left = [job for job in todo if job.id not in stored]
     waiting = deque(left[i : i + shard] for i in range(0, len(left), shard))
     busy: dict[Any, tuple[Any, list[Job]]] = {}
@@ -76,7 +75,7 @@ def fill_on_ray(
     make = ray.remote(num_cpus=1, max_restarts=0)(Worker).remote
 
     def give_work(actor: Any) -> None:
-        if waiting and limits.allow(Usage(kept=decoded(run) - before)):
+        if waiting and limits.allow(run.usage()):
             jobs = waiting.popleft()
             busy[actor.work.remote(jobs, settings, what)] = actor, jobs
 
@@ -105,9 +104,3 @@ def fill_on_ray(
     finally:
         if ours:
             ray.shutdown()
-
-
-def decoded(run: Run) -> int:
-    """Tokens decoded for the traces of a run so far."""
-    table = run.table(["usage.kept", "usage.dropped"])
-    return sum(int(table[name].to_numpy().sum()) for name in table.column_names)

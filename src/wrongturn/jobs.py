@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+import warnings
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -21,7 +22,7 @@ from wrongturn.strategies import Context, Draft, parse
 from wrongturn.strategies.base import mix_seed
 from wrongturn.tasks import Task
 from wrongturn.trace import Ids, Lineage, Problem, Trace, Usage
-from wrongturn.vocabulary import Message, Vocabulary
+from wrongturn.vocabulary import Meeting, Message, Vocabulary
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, traces done, traces in all)."""
@@ -83,7 +84,7 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One trace to be made: who asks what, under which name. ``parent`` is what it is resampled from."""
+    """One trace to be made: who asks what, under which name. ``earlier`` are stored traces whose tokens it takes up."""
 
     id: str
     problem: Problem
@@ -91,6 +92,7 @@ class Job:
     sample: int
     solver: Solver
     lineage: Lineage | None = None
+    earlier: tuple[Trace, ...] = ()
 
 
 def jobs(problems: Iterable[Problem], strategy: str, samples: int = 1) -> list[Job]:
@@ -111,7 +113,7 @@ def resample_jobs(cuts: Iterable[Cut], parents: Mapping[str, Trace], problems: M
         lineage = Lineage(cut.parent, cut.at, reason)
         for k in range(cut.first, cut.first + cut.samples):
             id = f"{cut.parent}~{cut.condition}/{k}"
-            made.append(Job(id, problems[parent.problem], f"resample:{reason}", k, solver, lineage))
+            made.append(Job(id, problems[parent.problem], f"resample:{reason}", k, solver, lineage, (parent,)))
     return made
 
 
@@ -185,19 +187,24 @@ async def carry_out(engine: Engine, todo: Iterable[Job], settings: Settings) -> 
 
 async def attempt(engine: Engine, job: Job, task: Task, settings: Settings) -> Made:
     """The traces of one job; a :class:`Failure` where the engine gave up on it. Raises a fatal ``EngineError``."""
+    ctx = None
     try:
-        return await _solve(engine, job, task, settings)
+        ctx = await _context(engine, job, task, settings)
+        chosen = await _choose(job, ctx)
+        return await _graded(engine, job, task, settings, ctx, chosen)
     except EngineError as error:
         if error.fatal:
             raise
-        return Failure(job.id, job.problem.id, error.reason, str(error))
+        return Failure(job.id, job.problem.id, error.reason, str(error), ctx.meter.spent if ctx else 0)
 
 
-async def _solve(engine: Engine, job: Job, task: Task, settings: Settings) -> list[Trace]:
+async def _context(engine: Engine, job: Job, task: Task, settings: Settings) -> Context:
+    """The problem as the strategy sees it."""
     problem = job.problem
+    await _meet(engine.vocabulary, job.earlier)
     try:
         prompt_ids = problem.prompt_ids or await _put(engine, task.messages(problem))
-        ctx = Context(
+        return Context(
             engine,
             task,
             prompt_ids,
@@ -209,9 +216,22 @@ async def _solve(engine: Engine, job: Job, task: Task, settings: Settings) -> li
             top_k=settings.top_k,
             signals=settings.signals,
         )
-        chosen = await job.solver(ctx)
     except ValueError as unfit:
         raise ValueError(f"problem {problem.id!r}: {unfit}") from None
+
+
+async def _meet(vocabulary: Vocabulary | None, earlier: Sequence[Trace]) -> None:
+    """Make the tokens of traces that another process may have written known to a vocabulary that must meet them."""
+    if isinstance(vocabulary, Meeting):
+        for trace in earlier:
+            try:
+                await asyncio.to_thread(vocabulary.meet, trace.ids.tolist(), trace.pieces or [])
+            except ValueError as clash:
+                raise EngineError(f"trace {trace.id!r} cannot be continued: {clash}", "vocabulary") from None
+
+
+async def _graded(engine: Engine, job: Job, task: Task, settings: Settings, ctx: Context, chosen: Draft) -> list[Trace]:
+    """What the strategy wrote as traces, with the ledger in the first."""
     usage = ctx.settle(chosen)
     if task.slow:
         traces = await asyncio.to_thread(_traces, job, task, ctx, chosen)
@@ -222,6 +242,20 @@ async def _solve(engine: Engine, job: Job, task: Task, settings: Settings) -> li
     for trace in traces:
         trace.provenance = provenance
     return traces
+
+
+async def _choose(job: Job, ctx: Context) -> Draft:
+    """The draft that the job's strategy stands by. What it raises by mistake is told in one line, as what it is."""
+    try:
+        chosen = await job.solver(ctx)
+        if not isinstance(chosen, Draft):
+            raise TypeError(f"it returned a {type(chosen).__name__}, not a draft")
+        return ctx.adopt(chosen)
+    except WrongturnError:
+        raise
+    except Exception as bug:
+        said = " ".join(f"{type(bug).__name__}: {bug}".split())
+        raise WrongturnError(f"strategy {job.strategy!r} on problem {job.problem.id!r}: {said}") from bug
 
 
 async def _put(engine: Engine, messages: Sequence[Message]) -> Sequence[int]:
@@ -291,11 +325,13 @@ async def fill(
 ) -> None:
     """Carry out what the run does not hold yet, writing as it goes; an interruption loses nothing that had ended.
 
-    What failed is recorded in the run. ``seen`` is shown what becomes of each job.
+    What failed is recorded in the run. ``limits`` count what the run holds already. ``seen`` is shown what becomes of
+    each job.
     """
     stored = run.done()
     left = [job for job in todo if job.id not in stored]
-    began, done, failed, spent = time.monotonic(), len(todo) - len(left), 0, Usage()
+    spent = Usage() if limits == NO_LIMITS else run.usage()
+    began, done, failed, before = time.monotonic(), len(todo) - len(left), 0, spent.decoded
     progress(what, done, len(todo))
     writer = _Writer(engine, run)
     stream = carry_out(engine, itertools.takewhile(lambda _: limits.allow(spent), left), settings)
@@ -304,47 +340,62 @@ async def fill(
             done += 1
             if isinstance(made, Failure):
                 failed += 1
+                spent += Usage(dropped=made.decoded)
             else:
                 spent += made[0].usage
-            writer.add(made)
+            await writer.add(made)
             seen(made)
-            facts = [f"{spent.decoded / max(time.monotonic() - began, 1e-3):,.0f} tokens/s"]
+            facts = [f"{(spent.decoded - before) / max(time.monotonic() - began, 1e-3):,.0f} tokens/s"]
             facts += [f"${limits.cost(spent):.2f}"] * (limits.price is not None) + [f"{failed} failed"] * bool(failed)
             progress(f"{what} {', '.join(facts)}", done, len(todo))
     finally:
         await stream.aclose()
-        writer.flush()
+        await writer.flush(last=True)
 
 
 class _Writer:
-    """Puts what has ended on disk, some of it at a time."""
+    """Puts what has ended on disk, some of it at a time, and what the alternatives in it say.
+
+    A server that does not tell what they say is asked once more at the end.
+    """
 
     def __init__(self, engine: Engine, run: Run) -> None:
         self.engine, self.run = engine, run
+        self.unnamed: set[int] = set()  # tokens that were alternatives, and whose texts are not in the run yet
+        self.told = True
         self.traces: list[Trace] = []
         self.failures: list[Failure] = []
         self.written = time.monotonic()
 
-    def add(self, made: Made) -> None:
+    async def add(self, made: Made) -> None:
         if isinstance(made, Failure):
             self.failures.append(made)
         else:
             self.traces += made
         if len(self.traces) >= BATCH or time.monotonic() - self.written > 2:
-            self.flush()
+            await self.flush()
 
-    def flush(self) -> None:
+    async def flush(self, last: bool = False) -> None:
         traces, self.traces, failures, self.failures = self.traces, [], self.failures, []
         self.written = time.monotonic()
         if failures:
             self.run.add_failures(failures)
-        if traces and self.engine.vocabulary is not None:
-            self.run.add_vocabulary(texts(traces, self.engine.vocabulary))
         self.run.append(traces)
+        for trace in traces:
+            self.unnamed.update(np.unique(trace.top_ids[trace.top_ids >= 0]).tolist())
+        if self.engine.vocabulary is not None and self.unnamed and (self.told or last):
+            await self._name(self.engine.vocabulary, last)
 
-
-def texts(traces: Iterable[Trace], vocabulary: Vocabulary) -> dict[int, str]:
-    """The text of every token that is an alternative in a trace: those of its own are in its text."""
-    ids = np.unique(np.concatenate([np.zeros(0, np.int32), *(trace.top_ids.ravel() for trace in traces)]))
-    ids = ids[ids >= 0].tolist()
-    return dict(zip(ids, vocabulary.pieces(ids), strict=True))
+    async def _name(self, vocabulary: Vocabulary, last: bool) -> None:
+        """Record the text of every token that is an alternative in a trace: those of its own are in its text."""
+        ids = sorted(self.unnamed)
+        try:
+            texts = await asyncio.to_thread(vocabulary.pieces, ids)
+        except EngineError as error:
+            self.told = False
+            if last:
+                said = f"what {len(ids)} alternatives of its traces say is not recorded: {error}"
+                warnings.warn(f"{self.run.path}: {said}", RuntimeWarning, stacklevel=2)
+            return
+        self.run.add_vocabulary(dict(zip(ids, texts, strict=True)))
+        self.unnamed.clear()

@@ -23,7 +23,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 from uuid import uuid4
@@ -35,7 +35,7 @@ from wrongturn import columns as parquet
 from wrongturn.columns import PROBLEMS, TRACES, Part, naming
 from wrongturn.errors import WrongturnError
 from wrongturn.folder import Journal, agree, clean, disk, lock, read_manifest, sync, to_json, write_aside
-from wrongturn.trace import Problem, Trace
+from wrongturn.trace import Problem, Trace, Usage
 
 _OWN = (
     "run.json",
@@ -50,12 +50,13 @@ _COMPACT = 256 << 20  # bytes, about what it takes in memory: parts are merged u
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A trace that could not be made: its id, and why, in a word (to count) and in a line."""
+    """A trace that could not be made: its id, and why, in a word (to count) and in a line; tokens decoded in vain."""
 
     id: str
     problem: str
     reason: str
     message: str
+    decoded: int = 0
 
 
 class Run:
@@ -249,6 +250,14 @@ class Run:
         done = self.done()
         found = {row["id"]: Failure(**row) for row in Journal(self.path / "failures.jsonl").rows()}
         return [failure for id, failure in found.items() if id not in done]
+
+    def usage(self) -> Usage:
+        """What all stored traces have cost, and what failed in vain (as dropped)."""
+        names = [field.name for field in fields(Usage)]
+        rows = self.table([f"usage.{name}" for name in names])
+        traces = Usage(**{name: rows[f"usage.{name}"].to_numpy().sum().item() for name in names})
+        failed = sum(row.get("decoded", 0) for row in Journal(self.path / "failures.jsonl").rows())
+        return traces + Usage(dropped=failed)
 
     def add_vocabulary(self, texts: Mapping[int, str]) -> None:
         """Record what token ids mean."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
 
 Message = Mapping[str, str]
 """One turn of a chat: ``{"role": "user", "content": "…"}``."""
@@ -29,12 +31,55 @@ class Vocabulary(Protocol):
         """Token ids of a conversation under the model's chat template, ready for the answer."""
         ...
 
-    def containing(self, marks: Sequence[str]) -> tuple[int, ...]:
-        """The tokens whose text contains one of ``marks``."""
+    def containing(self, marks: Sequence[str]) -> Sequence[int]:
+        """The tokens whose text contains one of ``marks``; a :class:`Marked` where tokens are still being met."""
         ...
 
 
-LINE_ENDS = tuple(before + "\n" * n for before in ("", *".:!?,;)]}") for n in (1, 2, 3))
+@runtime_checkable
+class Meeting(Protocol):
+    """A vocabulary that knows only the tokens it has met in this process."""
+
+    def meet(self, ids: Sequence[int], texts: Sequence[str]) -> None:
+        """Know the tokens of an earlier trace, whose texts are on record (none, where they are not).
+
+        Raises ``ValueError`` where one of them means something else here.
+        """
+        ...
+
+
+class Marked(Sequence[int]):
+    """The tokens whose text contains one of ``marks``, always as of now: ``texts`` (by id) may be added to.
+
+    NumPy takes it for an array. ``also`` are tokens known beforehand.
+    """
+
+    def __init__(self, texts: dict[int, str], marks: Sequence[str], also: Sequence[int] = ()) -> None:
+        self._texts, self._marks, self._read = texts, tuple(marks), 0
+        self._ids = np.array(also, np.int32)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if len(self._texts) > self._read:
+            new = list(self._texts)[self._read :]  # at one blow: another thread may be adding some
+            self._read += len(new)
+            found = [token for token in new if any(mark in self._texts[token] for mark in self._marks)]
+            self._ids = np.concatenate((self._ids, np.array(found, np.int32)))
+        return np.array(self._ids, dtype, copy=copy)
+
+    def __len__(self) -> int:
+        return len(self.__array__())
+
+    def __getitem__(self, place: Any) -> Any:
+        found = self.__array__()[place].tolist()
+        return tuple(found) if isinstance(place, slice) else found
+
+
+def meet(pairs: Iterable[tuple[int, str]], texts: dict[int, str], ids: dict[str, int]) -> None:
+    """Add tokens of another process to ``texts`` by id and ``ids`` by text; see :meth:`Meeting.meet`."""
+    for token, text in pairs:
+        if texts.setdefault(token, text) != text:
+            raise ValueError(f"token id {token} stands for {texts[token]!r} here, and for {text!r} there")
+        ids.setdefault(text, token)
 
 
 class Interned:
@@ -49,8 +94,6 @@ class Interned:
     def __init__(self) -> None:
         self._texts: dict[int, str] = {}
         self._ids: dict[str, int] = {}
-        for text in LINE_ENDS:  # strategies ask which tokens end a line before one has been seen
-            self.intern(text)
 
     def intern(self, text: str) -> int:
         """The id of one token's text."""
@@ -82,6 +125,10 @@ class Interned:
         """The conversation behind the token of a prompt."""
         return json.loads(self.pieces([token])[0])
 
-    def containing(self, marks: Sequence[str]) -> tuple[int, ...]:
-        """See :meth:`Vocabulary.containing`; of the texts known so far, the usual line ends among them."""
-        return tuple(token for token, text in self._texts.items() if any(mark in text for mark in marks))
+    def containing(self, marks: Sequence[str]) -> Marked:
+        """See :meth:`Vocabulary.containing`."""
+        return Marked(self._texts, marks)
+
+    def meet(self, ids: Sequence[int], texts: Sequence[str]) -> None:
+        """See :meth:`Meeting.meet`."""
+        meet(zip(ids, texts, strict=False), self._texts, self._ids)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from wrongturn import tasks
 from wrongturn.errors import WrongturnError
@@ -45,6 +48,14 @@ def test_a_task_is_bound_to_a_vocabulary() -> None:
     assert task.answer(ids[:3]) is None
     assert task.check(ASKED, ids) is None
     assert task == tasks.get("numeric")  # the vocabulary is not part of what a task is
+
+
+@given(st.lists(st.sampled_from(("**\n\n", " \n", "```\n", "$\n\n", "so", ".", "\n")), max_size=12))
+def test_a_step_ends_where_the_text_says_so_whenever_it_was_met(texts: list[str]) -> None:
+    words = Words()
+    task = tasks.get("numeric").on(words)
+    ids = [words.intern(text) for text in texts]
+    assert np.isin(ids, task.boundary_ids).tolist() == task.boundaries(ids).tolist() == ["\n" in t for t in texts]
 
 
 def test_an_unbound_task_says_what_to_do() -> None:

@@ -11,22 +11,25 @@ from wrongturn.engines._completion import Token
 from wrongturn.engines._http import Patience, Server
 from wrongturn.engines._tokenizer import HFVocabulary
 from wrongturn.errors import EngineError
-from wrongturn.vocabulary import LINE_ENDS, Message
+from wrongturn.vocabulary import Marked, Message, meet
 
 _BATCH = 256  # token ids asked about at once
 _APART = "\x1e"  # stands between them; hardly ever part of a token
+_ODD = 1 << 30  # ids from here on are of texts that a local tokenizer has no token for
 
 
 class Served:
     """The vocabulary of a server with ``/tokenize`` and ``/detokenize`` (as vLLM's), remembered as it is learned.
 
     A text is asked for once; the asking blocks, for these calls cannot await. Give the engine a tokenizer to avoid it.
+    ``servers`` of the same model may be added: whichever answers is asked.
     """
 
     stop_ids: tuple[int, ...] = ()  # the server knows when to stop
 
     def __init__(self, server: Server, model: str, patience: Patience) -> None:
-        self._server, self._model, self._patience = server, model, patience
+        self.servers = [server]
+        self._model, self._patience = model, patience
         self._texts: dict[int, str] = {}
         self._ids: dict[str, list[int]] = {}
         self._apart: list[int] | None = None
@@ -45,7 +48,9 @@ class Served:
         """See :meth:`Vocabulary.encode`."""
         if text not in self._ids:
             body = {"prompt": text, "add_special_tokens": False}
-            self._ids[text] = self._ask("/tokenize", body, "tokens") if text else []
+            ids = self._ask("/tokenize", body, "tokens") if text else []
+            self.pieces(ids)  # so that whether they end a step is known as of all others
+            self._ids[text] = ids
         return list(self._ids[text])
 
     def pieces(self, ids: Iterable[int]) -> list[str]:
@@ -72,20 +77,21 @@ class Served:
         """See :meth:`Vocabulary.prompt`; the engine asks without blocking."""
         return self._ask("/tokenize", chat(messages), "tokens")
 
-    def containing(self, marks: Sequence[str]) -> tuple[int, ...]:
-        """See :meth:`Vocabulary.containing`; of the tokens seen so far and the usual line ends."""
-        for text in LINE_ENDS:
-            ids = self.encode(text)
-            if len(ids) == 1:
-                self.learn(ids[0], text)
-        return tuple(token for token, text in self._texts.items() if any(mark in text for mark in marks))
+    def containing(self, marks: Sequence[str]) -> Marked:
+        """See :meth:`Vocabulary.containing`."""
+        return Marked(self._texts, marks)
+
+    def meet(self, ids: Sequence[int], texts: Sequence[str]) -> None:
+        """See :meth:`wrongturn.vocabulary.Meeting.meet`; the server knows better, so it is asked."""
+        self.pieces(ids)
 
     def _fetch(self, ids: list[int]) -> None:
         """The texts of tokens: all in one request, with something between them; where that fails, one by one."""
         if self._apart is None:
-            self._apart = []  # for good, where a tokenizer knows only the words of its task
+            apart: list[int] = []  # for good, where a tokenizer knows only the words of its task
             with suppress(EngineError):
-                self._apart = self.encode(_APART)
+                apart = self._ask("/tokenize", {"prompt": _APART, "add_special_tokens": False}, "tokens")
+            self._apart = apart
         spread = [part for token in ids for part in (token, *self._apart)]
         texts = self._ask("/detokenize", {"tokens": spread}, "prompt").split(_APART) if self._apart else []
         if len(texts) != len(ids) + 1:
@@ -93,11 +99,18 @@ class Served:
         self._texts |= dict(zip(ids, texts, strict=False))
 
     def _ask(self, path: str, body: dict[str, Any], what: str) -> Any:
-        told = self._server.ask_now(path, {"model": self._model} | body, self._patience)
-        try:
-            return told[what]
-        except (KeyError, TypeError):
-            raise EngineError(f"{self._server.url}: {path} told no {what}; give the engine a tokenizer") from None
+        servers = self.servers
+        for at, server in enumerate(servers):
+            last = at == len(servers) - 1
+            try:
+                told = server.ask_now(path, {"model": self._model} | body, self._patience if last else Patience(0))
+                self.servers = servers[at:] + servers[:at]  # one that is gone is asked last from now on
+                return told[what]
+            except EngineError:
+                if last:
+                    raise
+            except (KeyError, TypeError):
+                raise EngineError(f"{server.url}: {path} told no {what}; give the engine a tokenizer") from None
 
 
 def chat(messages: Sequence[Message]) -> dict[str, Any]:
@@ -144,14 +157,19 @@ class Mapped:
         ids = self._tokenizer.prompt(messages)
         return [self.intern(self._tokenizer.decode(ids, special=True))]
 
-    def containing(self, marks: Sequence[str]) -> tuple[int, ...]:
+    def containing(self, marks: Sequence[str]) -> Marked:
         """See :meth:`Vocabulary.containing`."""
-        return self._tokenizer.containing(marks)
+        return Marked(self._odd, marks, self._tokenizer.containing(marks))
+
+    def meet(self, ids: Sequence[int], texts: Sequence[str]) -> None:
+        """See :meth:`wrongturn.vocabulary.Meeting.meet`."""
+        odd = ((token, text) for token, text in zip(ids, texts, strict=False) if token >= _ODD)
+        meet(odd, self._odd, self._ids)
 
     def _odd_id(self, text: str) -> int:
         digest = hashlib.blake2b(text.encode(), digest_size=4).digest()
-        found = (1 << 30) | (int.from_bytes(digest, "little") >> 2)
+        found = _ODD | (int.from_bytes(digest, "little") >> 2)
         while found in self._odd:
-            found = (1 << 30) | (found + 1)
+            found = _ODD | (found + 1)
         self._odd[found] = text
         return found

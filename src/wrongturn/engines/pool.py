@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from wrongturn.engines._completion import after
+from wrongturn.engines._words import Served
 from wrongturn.engines.base import Chunk, Engine, Request
 from wrongturn.engines.openai import OpenAI
 from wrongturn.errors import EngineError
@@ -79,15 +80,23 @@ class Pool(Engine):
         least = {"top_k": min(c.top_k for c in known), "context": min(contexts) if contexts else None}
         self.capabilities = replace(known[0], **(shared | least))
         self.vocabulary = alive[0].vocabulary
+        if isinstance(self.vocabulary, Served):
+            self.vocabulary.servers = [engine.server for engine in alive]
         for engine in alive:
             engine.capabilities, engine.vocabulary = self.capabilities, self.vocabulary
         self._busy, self._rests = [0] * len(alive), [0.0] * len(alive)
         self.engines, self._ready = alive, True
 
     async def prompt(self, messages: Sequence[Message]) -> Sequence[int]:
-        """See :meth:`Engine.prompt`; by any of the servers."""
+        """See :meth:`Engine.prompt`; by any of the servers. Raises ``EngineError`` once all have given up."""
         await self.ready()
-        return await self.engines[self._choose(np.zeros(1, np.int32), set())].prompt(messages)
+        content, failed = repr(messages).encode(), set[int]()
+        while True:
+            at = self._choose(content, failed)
+            try:
+                return await self.engines[at].prompt(messages)
+            except EngineError as error:
+                self._leave(at, failed, error)
 
     async def stream(self, request: Request) -> AsyncGenerator[Chunk, None]:
         """See :meth:`Engine.stream`. Raises ``EngineError`` once every server has given up on the request."""
@@ -95,7 +104,7 @@ class Pool(Engine):
         left, failed = request, set[int]()
         while True:
             begun = len(request.prefix) if request.start is None else request.start
-            at = self._choose(np.asarray(request.prefix[:begun]), failed)
+            at = self._choose(np.asarray(request.prefix[:begun], np.int32).tobytes(), failed)
             self._busy[at] += 1
             try:
                 async with aclosing(self.engines[at].stream(left)) as chunks:
@@ -105,11 +114,9 @@ class Pool(Engine):
                             return
                         left = after(left, chunk)
             except EngineError as error:
-                failed.add(at)
-                moved = left is not request and not self.capabilities.prefix
-                if error.reason not in PASSING or moved or len(failed) == len(self.engines):
+                if left is not request and not self.capabilities.prefix:
                     raise
-                self._rests[at] = time.monotonic() + REST
+                self._leave(at, failed, error)
             finally:
                 self._busy[at] -= 1
 
@@ -118,12 +125,18 @@ class Pool(Engine):
         for engine in self.engines:
             await engine.close()
 
-    def _choose(self, prompt: np.ndarray, failed: set[int]) -> int:
+    def _leave(self, at: int, failed: set[int], error: EngineError) -> None:
+        """Give up on a server for a while; raise the error where the others would do no better, or there is none."""
+        failed.add(at)
+        if error.reason not in PASSING or len(failed) == len(self.engines):
+            raise error
+        self._rests[at] = time.monotonic() + REST
+
+    def _choose(self, prompt: bytes, failed: set[int]) -> int:
         """The server for a prompt: the same one as before, unless it rests, has failed or has too much to do."""
         now = time.monotonic()
         able = [i for i in range(len(self.engines)) if i not in failed]
         able = [i for i in able if self._rests[i] <= now] or able
         idlest = min(self._busy[i] for i in able)
         near = [i for i in able if self._busy[i] <= idlest + AHEAD]
-        content = prompt.astype(np.int32).tobytes()
-        return max(near, key=lambda i: zlib.crc32(content, i * 0x9E3779B1 & 0xFFFFFFFF))
+        return max(near, key=lambda i: zlib.crc32(prompt, i * 0x9E3779B1 & 0xFFFFFFFF))

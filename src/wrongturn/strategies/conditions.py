@@ -46,7 +46,7 @@ class Spike(Repeatable):
     """
 
     q: float
-    boundaries: tuple[int, ...]
+    boundaries: Sequence[int]
     rule: str = "paper"
     min_history: int = 1
     history: str = "boundaries"
@@ -68,6 +68,7 @@ class SpikeWatch:
         self.past = np.full((rows, 64), np.nan, np.float32)
         self.count = np.zeros(rows, np.intp)
         self.held = np.zeros(rows, bool)  # stopped at this very place before: one token must be drawn first
+        self.blank = np.zeros(rows, bool)  # nothing is written yet: the last token is the prompt's, and ends no step
 
     def admit(self, row: int, ids: Sequence[int], signals: Signals) -> None:
         entropy = np.asarray(signals.entropy, np.float32)
@@ -78,7 +79,7 @@ class SpikeWatch:
         self._room(len(entropy) + 1)
         self.past[row] = np.nan
         self.past[row, : len(entropy)] = entropy
-        self.count[row], self.held[row] = len(entropy), self.condition.draw_first
+        self.count[row], self.held[row], self.blank[row] = len(entropy), self.condition.draw_first, not len(ids)
 
     def step(
         self,
@@ -88,7 +89,7 @@ class SpikeWatch:
         divergence: Divergence | None = None,
     ) -> npt.NDArray[np.bool_]:
         condition, entropy = self.condition, np.asarray(signals.entropy)
-        at_boundary = np.isin(last, condition.boundaries)
+        at_boundary = np.isin(last, condition.boundaries) & ~self.blank[rows]
         stop = np.zeros(len(rows), bool)
         if at_boundary.any():
             here = rows[at_boundary]
@@ -100,7 +101,7 @@ class SpikeWatch:
                 condition.min_history,
             )
         stop &= ~self.held[rows]
-        self.held[rows] = False
+        self.held[rows] = self.blank[rows] = False
         # A row that stops is admitted again with its history once it goes on, so it records nothing here.
         record = ~stop & (at_boundary if condition.history == "boundaries" else True)
         kept = rows[record]
@@ -197,7 +198,7 @@ class WroteWatch:
         self.held = np.zeros(rows, bool)
 
     def admit(self, row: int, ids: Sequence[int], signals: Signals) -> None:
-        self.held[row] = self.condition.draw_first
+        self.held[row] = self.condition.draw_first or not len(ids)  # the prompt's last token was not written
 
     def step(
         self,

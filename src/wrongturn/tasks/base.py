@@ -57,7 +57,7 @@ class Task(Protocol):
         ...
 
     @property
-    def boundary_ids(self) -> tuple[int, ...]:
+    def boundary_ids(self) -> Sequence[int]:
         """Tokens that end a step."""
         ...
 

@@ -38,7 +38,7 @@ class TextTask:
     slow: bool = False
     needs: Callable[[], None] = field(default=nothing, repr=False)
     vocabulary: Vocabulary | None = field(default=None, repr=False, compare=False)
-    boundary_ids: tuple[int, ...] = field(default=(), repr=False, compare=False)
+    boundary_ids: Sequence[int] = field(default=(), repr=False, compare=False)
 
     def on(self, vocabulary: Vocabulary | None) -> TextTask:
         """The task as a model with that vocabulary reads and writes it."""
