@@ -86,7 +86,14 @@ async def rescue(
     problems = run.problems()
     out.add_problems(problems[name] for name in chosen)
     todo = [
-        Job(f"{name}/{PREFIX}{spec}/{k}", problems[name], PREFIX + spec, k, _after(traces, known, solver))
+        Job(
+            f"{name}/{PREFIX}{spec}/{k}",
+            problems[name],
+            PREFIX + spec,
+            k,
+            _after(traces, known, solver),
+            earlier=tuple(traces),
+        )
         for name, traces in chosen.items()
         for spec, solver in solvers.items()
         for k in range(times[spec])
@@ -95,7 +102,8 @@ async def rescue(
         stored = out.done()
         left = {job.problem.id for job in todo if job.id not in stored}
         asked = [trace for name in left for trace in chosen[name] if trace.id not in known]
-        known |= await divergences(engine, engine.ancestor, sorted(asked, key=lambda trace: trace.id), progress)
+        asked, at = sorted(asked, key=lambda trace: trace.id), compared_at(run)
+        known |= await divergences(engine, engine.ancestor, asked, progress, temperature=at)
     await fill(engine, out, todo, _settings(run), progress, "blind" if blind else "rescue")
 
 
@@ -146,8 +154,16 @@ def described(engine: Engine, run: Run) -> dict[str, Any]:
     Raises ``WrongturnError`` where the engine's model is not the one that wrote the run.
     """
     same_model(engine, run, "be rescued")
-    ancestor = None if engine.ancestor is None else engine.ancestor.identity()
-    return engine.identity() | {"rescues": run.path.name, "ancestor": ancestor} | _settings(run).dict()
+    told: dict[str, Any] = {"rescues": run.path.name, "ancestor": None}
+    if engine.ancestor is not None:
+        told |= {"ancestor": engine.ancestor.identity(), "compared_at": compared_at(run)}
+    return engine.identity() | told | _settings(run).dict()
+
+
+def compared_at(run: Run) -> float:
+    """The temperature at which a run's model is compared with its ancestor: that of decoding, or 1 where it was greedy
+    or is not known."""
+    return float((run.settings.get("sampling") or {}).get("temperature") or 1.0)
 
 
 def _settings(run: Run) -> Settings:
@@ -160,7 +176,7 @@ def _after(failed: Sequence[Trace], known: Mapping[str, Divergence], solver: Sol
 
     async def solve(ctx: Context) -> Draft:
         for trace in failed:
-            chunk = Chunk(trace.ids, trace.signals, trace.top_ids, trace.top_logprobs)
+            chunk = Chunk(trace.ids, trace.signals, trace.top_ids, trace.top_logprobs, trace.finish)
             ctx.recall(chunk, trace.id, known.get(trace.id))
         return await solver(ctx)
 

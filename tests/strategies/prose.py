@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -43,9 +44,18 @@ class Prose:
 
 
 def context(
-    script: Script, *, max_tokens: int = 40, budget: int | None = None, seed: int = 0, temperature: float = 1.0
+    script: Script,
+    *,
+    max_tokens: int = 40,
+    budget: int | None = None,
+    seed: int = 0,
+    temperature: float = 1.0,
+    holds: int = 4096,
+    logprobs: str = "raw",
 ) -> tuple[Context, Scripted]:
-    engine = Scripted(script, len(WORDS))
+    """A context on a scripted engine whose own context ``holds`` so many tokens."""
+    engine = Scripted(script, len(WORDS), context=holds)
+    engine.capabilities = replace(engine.capabilities, logprobs=logprobs)
     made = Context(
         engine, Prose(), [BOS], sampling=Sampling(temperature), max_tokens=max_tokens, budget=budget, seed=seed, top_k=3
     )

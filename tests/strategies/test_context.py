@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prose import BOS, EOS, YES, A, B, C, context, spread
+from prose import BOS, EOS, YES, A, B, C, Prose, context, spread
 
+from wrongturn.engines.scripted import Scripted
+from wrongturn.errors import EngineError
 from wrongturn.strategies import Context, parse
 from wrongturn.strategies.base import mix_seed
 from wrongturn.trace import Problem
@@ -96,6 +98,62 @@ def test_cut_drops_a_tail() -> None:
     asyncio.run(ctx.decode(draft))
     ctx.cut(draft, 2)
     assert (len(draft), len(draft.signals), draft.finish) == (2, 2, None)
+
+
+def test_a_draft_ends_where_the_models_context_does() -> None:
+    ctx, engine = context({(): A}, holds=10, max_tokens=500)
+    assert ctx.max_tokens == 9  # of the ten, the prompt has one
+
+    async def work():
+        trunk = ctx.start()
+        await ctx.decode(trunk, max_tokens=6)
+        paused = trunk.finish
+        branches = await ctx.gather(ctx.fork(trunk, inject=[B] * n) for n in (0, 2, 3, 4))
+        await ctx.decode(trunk)
+        return paused, trunk, branches
+
+    paused, trunk, branches = asyncio.run(work())
+    assert (paused, trunk.finish, len(trunk)) == (None, "length", 9)
+    assert [(b.finish, len(b)) for b in branches] == [("length", 9)] * 3 + [("length", 6)]
+    assert branches[2].ids.tolist() == [A] * 6 + [B] * 3  # fits, but nothing after it
+    assert ctx.usage.injected == 2 + 3  # what does not fit whole is not written
+    assert all(len(request.prefix) < 10 for request in engine.requests)
+
+
+def test_what_does_not_fit_leaves_an_ended_draft_as_it_was() -> None:
+    ctx, _ = context({(): A, (A, A): EOS}, max_tokens=4)
+    draft = ctx.start()
+    asyncio.run(ctx.decode(draft))
+    ctx.write(draft, [B, C])
+    assert (draft.ids.tolist(), draft.finish) == ([A, A, EOS], "stop")
+
+
+def test_a_prompt_that_fills_the_context_is_its_own_problems_failure() -> None:
+    Context(Scripted({(): A}, 19, context=10), Prose(), [BOS] * 9)
+    with pytest.raises(EngineError, match="the prompt has 10 tokens; the context of script holds 10") as full:
+        Context(Scripted({(): A}, 19, context=10), Prose(), [BOS] * 10)
+    assert (full.value.reason, full.value.fatal) == ("context", False)
+
+
+class Tight(Scripted):
+    """A server that does not say how much its context holds, until it is full."""
+
+    async def stream(self, request):
+        if len(request.prefix) >= 6:
+            raise EngineError("6 tokens do not fit", "context")
+        async for chunk in super().stream(request):
+            yield chunk
+
+
+def test_an_engine_that_says_its_context_is_full_ends_the_draft() -> None:
+    ctx = Context(Tight({(): A}, 19), Prose(), [BOS], max_tokens=40)
+    draft = ctx.start()
+    asyncio.run(ctx.decode(draft, max_tokens=5))
+    assert asyncio.run(ctx.decode(draft)) is False
+    assert (len(draft), draft.finish) == (5, "length")
+    ctx = Context(Tight({(): A}, 19), Prose(), [BOS] * 6, max_tokens=40)
+    with pytest.raises(EngineError, match="do not fit"):  # not a token: nothing to keep
+        asyncio.run(ctx.sample())
 
 
 @given(budget=st.integers(1, 60), n=st.integers(1, 6), seed=st.integers(0, 99))

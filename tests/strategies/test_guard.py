@@ -17,10 +17,16 @@ from prose import (
     A,
     B,
     C,
+    Prose,
     context,
     spread,
 )
 
+from wrongturn.engines.scripted import Scripted
+from wrongturn.errors import EngineError
+from wrongturn.pipeline import compared
+from wrongturn.strategies import Context
+from wrongturn.strategies.conditions import Wrote
 from wrongturn.strategies.guard import guard, mean_entropy
 
 
@@ -160,3 +166,61 @@ def test_max_triggers_bounds_the_work() -> None:
     trace = run(ctx, horizon=2, max_triggers=2)
     assert len(ctx.events) == 2
     assert trace.finish == "stop"
+
+
+def pondering(sequence):
+    """Steps of a word and a "Wait", ever less certain of the word; an answer once thinking has ended."""
+    if END_THINK in sequence:
+        return EOS if sequence[-1] == YES else YES
+    if sequence[-1] == BREAK:
+        return spread(1 + len(sequence) // 8)
+    return BREAK if sequence[-1] == WAIT else WAIT
+
+
+@pytest.mark.parametrize("compat", ["paper", "repo"])
+def test_the_late_stage_outlasts_the_triggers(compat: str) -> None:
+    ctx, _ = context(pondering, max_tokens=60, temperature=0.0)
+    trace = run(ctx, horizon=3, max_triggers=1, q=0.5, compat=compat)
+    assert len(ctx.events) == (compat == "paper")
+    assert trace.answer == "yes"
+    at = trace.ids.tolist().index(END_THINK)
+    assert 0.8 * 60 - 2 <= at < 60
+    assert WAIT in trace.ids[: int(0.7 * 60)]  # the early ones stand
+
+
+def test_without_words_for_the_end_of_thinking_hesitation_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx, engine = context({(): A, (A,): WAIT, (WAIT,): A}, max_tokens=20)
+    monkeypatch.setattr(ctx, "encode", lambda text: [] if text == "</think>" else [WAIT] if text == "Wait" else [])
+    trace = run(ctx)
+    assert (trace.finish, len(trace), len(engine.requests)) == ("length", 20, 1)
+
+
+def test_guard_ends_where_the_models_context_does() -> None:
+    for seed in range(5):
+        ctx, engine = context(steps([1, *range(1, 8)] * 9), holds=30, max_tokens=500, seed=seed)
+        trace = run(ctx, horizon=4, q=0.5)
+        assert ctx.events
+        assert (trace.finish, len(trace)) == ("length", 29)
+        assert max(len(request.prefix) for request in engine.requests) < 30
+
+
+@pytest.mark.parametrize(("logprobs", "says"), [("processed", "raw_logprobs"), ("none", "tells no logprobs")])
+def test_entropies_that_temperature_has_touched_are_refused(logprobs: str, says: str) -> None:
+    ctx, engine = context(steps([1, 2, 3]), logprobs=logprobs)
+    with pytest.raises(EngineError, match=says) as refused:
+        run(ctx)
+    assert refused.value.fatal
+    assert not engine.requests
+    assert "\n" not in str(refused.value)
+    assert "guard" not in compared(engine)  # nor is it tried where nobody asked for it
+    assert "guard" in compared(context({(): A})[1])
+
+
+def test_a_marker_at_the_prompts_end_was_not_written() -> None:
+    engine = Scripted({(): A, (A, A): WAIT}, 19)
+    ctx = Context(engine, Prose(), [WAIT], max_tokens=9)
+    trace = run(ctx)
+    assert (trace.finish, len(trace)) == ("length", 9)
+    draft = ctx.start()
+    assert asyncio.run(ctx.decode(draft, until=Wrote((WAIT,))))
+    assert draft.ids.tolist() == [A, A, WAIT]

@@ -4,13 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from prose import CUE, EOS, NO, WAIT, WORDS, YES, A, context
+from prose import CUE, EOS, NO, WAIT, WORDS, YES, A, B, context
 
 import wrongturn as wt
+from made_traces import made
 from wrongturn.divergence import from_logits
 from wrongturn.engines.pair import divergences
 from wrongturn.errors import EngineError
 from wrongturn.strategies import parse
+from wrongturn.strategies.base import blank_chunk
 from wrongturn.strategies.conditions import Exceeds
 from wrongturn.strategies.operators import CUES, always_the_same, needs_ancestor
 
@@ -40,7 +42,7 @@ def test_a_mix_of_weight_one_is_the_specialist_and_of_weight_zero_the_ancestor(p
 def test_a_sparse_steer_acts_once_where_the_two_models_part(pair: wt.engines.Engine) -> None:
     first = {t.problem: t for t in traces(pair, "sample")}
     steered = traces(pair, "steer:q=0.9")
-    scored = wt.pipeline.wait(divergences(pair, pair.ancestor, steered))
+    scored = wt.pipeline.wait(divergences(pair, pair.ancestor, steered, temperature=COLD.temperature))
     acted = [t for t in steered if t.events]
     assert len(acted) > len(steered) / 2
     for trace in acted:
@@ -50,6 +52,35 @@ def test_a_sparse_steer_acts_once_where_the_two_models_part(pair: wt.engines.Eng
         assert trace.usage.decoded == len(trace) + trace.usage.dropped
         assert pressure[at] > pressure[20:at].max(initial=-1.0)  # nothing before it reached the threshold
         assert trace.problem in first
+
+
+@pytest.mark.parametrize("temperature", [0.6, 0.0])
+def test_the_models_are_compared_where_they_decode(pair: wt.engines.Engine, temperature: float) -> None:
+    """Along a finished draft and in the step loop alike; else a quantile of the one is no threshold for the other."""
+    task = wt.tasks.get("graph_search").on(pair.vocabulary)
+    whole, watched = (
+        wt.strategies.Context(pair, task, PROBLEMS[0].prompt_ids, sampling=wt.Sampling(temperature), max_tokens=192)
+        for _ in range(2)
+    )
+
+    async def reached() -> None:
+        draft = await whole.sample()
+        told = await whole.score(draft)
+        (exact,) = (await divergences(pair, pair.ancestor, [as_trace(draft)], temperature=temperature or 1.0)).values()
+        np.testing.assert_array_equal(told.demotion, exact.demotion)
+        assert await whole.score(draft) is told
+        other = await whole.score(draft, 2.0)
+        assert np.abs(other.pressure - told.pressure).max() > 0.01
+        assert await whole.score(draft) is told
+        top = int(told.pressure.argmax())
+        again = watched.start()
+        assert await watched.decode(again, until=Exceeds("pressure", float(told.pressure[top]) - 1e-5))
+        assert len(again) == top
+
+    def as_trace(draft: wt.strategies.Draft) -> wt.Trace:
+        return made(1, id="t", prompt_ids=whole.prompt_ids, ids=draft.ids)
+
+    wt.pipeline.wait(reached())
 
 
 def test_a_steer_elsewhere_moves_by_its_offset(pair: wt.engines.Engine) -> None:
@@ -133,3 +164,43 @@ def test_a_condition_on_what_is_known_before_the_draw() -> None:
     for name in ("nll", "delta", "speed"):
         with pytest.raises(ValueError, match="not known before"):
             Exceeds(name, 1.0)
+
+
+@pytest.mark.parametrize("name", ["rewind", "rewind:where=random", "ban", "lift:where=entropy", "lift:where=random"])
+def test_a_model_that_says_nothing_leaves_an_operator_its_empty_sample(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx, engine = context({(): A})
+    said = wt.engines.Chunk(*(array[:0] for array in (np.zeros(1, np.int32), wt.signals.Signals.empty(1))), *nothing(3))
+    said.finish = "stop"
+
+    async def generate(request: wt.engines.Request) -> wt.engines.Chunk:
+        return said
+
+    monkeypatch.setattr(engine, "generate", generate)
+    draft = wt.pipeline.wait(parse(name)(ctx))
+    assert (len(draft), draft.finish) == (0, "stop")
+    assert draft in ctx.drafts
+
+
+def nothing(k: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.zeros((0, k), np.int32), np.zeros((0, k), np.float32)
+
+
+@pytest.mark.parametrize("name", ["rewind", "ban", "lift:where=entropy", "steer:where=entropy"])
+def test_an_operator_that_looks_at_uncertainty_refuses_an_engine_that_tells_none(name: str) -> None:
+    ctx, engine = context({(): A}, logprobs="none")
+    with pytest.raises(EngineError, match="scripted:script tells no logprobs") as refused:
+        wt.pipeline.wait(parse(name)(ctx))
+    assert refused.value.fatal
+    assert not engine.requests
+    ctx, _ = context({(): A, (A, A): EOS}, logprobs="none")
+    assert wt.pipeline.wait(parse("rewind:where=random")(ctx)).ids.tolist() == [A, A, EOS]
+
+
+def test_a_stored_trace_without_probabilities_is_one_failure() -> None:
+    ctx, _ = context({(): A})
+    ctx.recall(blank_chunk([A, B], 3), "other/sample/0")
+    with pytest.raises(EngineError, match="where=entropy goes by probabilities: no token") as refused:
+        wt.pipeline.wait(parse("rewind")(ctx))
+    assert not refused.value.fatal

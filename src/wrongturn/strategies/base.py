@@ -7,11 +7,9 @@ and token counting happen here, once for all. A context has no field for the ref
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Iterable
 from typing import Any
 
 import numpy as np
@@ -21,63 +19,18 @@ from wrongturn.engines.base import Chunk, Engine, Meter, Request, Sampling, Unti
 from wrongturn.engines.edits import Edit
 from wrongturn.engines.pair import diverge
 from wrongturn.errors import EngineError
-from wrongturn.signals import SignalConfig, Signals
+from wrongturn.signals import SignalConfig
+from wrongturn.strategies.drafts import Draft, blank_chunk, in_common, mix_seed
 from wrongturn.tasks.base import Task
 from wrongturn.trace import Ids, Usage
 
 
-@dataclass(slots=True, eq=False)
-class Draft:
-    """A trace being written: the completion so far (one :class:`Chunk`), and how it came about.
-
-    ``given`` is True at tokens that were not decoded here (injected, or resumed from); ``seed`` draws what is.
-    ``source`` is the trace that a recalled draft is, ``divergence`` what :meth:`Context.score` made of it.
-    """
-
-    number: int
-    seed: int
-    read: Callable[[Ids], str | None] = field(repr=False)
-    chunk: Chunk = field(repr=False)
-    given: np.ndarray = field(default_factory=lambda: np.zeros(0, bool), repr=False)
-    finish: str | None = None
-    parent: Draft | None = field(default=None, repr=False)
-    at: int = 0
-    reason: str = ""
-    pending: Signals | None = field(default=None, repr=False)
-    source: str = ""
-    divergence: Divergence | None = field(default=None, repr=False)
-
-    def __len__(self) -> int:
-        return len(self.chunk.ids)
-
-    @property
-    def ids(self) -> Ids:
-        """Completion token ids."""
-        return self.chunk.ids
-
-    @property
-    def signals(self) -> Signals:
-        """One entry per completion token; NaN where injected."""
-        return self.chunk.signals
-
-    @property
-    def answer(self) -> str | None:
-        """The final answer, None where the draft has none (yet)."""
-        return self.read(self.ids)
-
-    @property
-    def ended(self) -> bool:
-        """True where nothing more can be decoded."""
-        return self.finish in ("stop", "length", "budget")
-
-    @property
-    def branch(self) -> Signals:
-        """Signals of what was written since the fork."""
-        return self.signals[self.at :]
-
-
 class Context:
-    """One problem as a strategy sees it: a prompt to continue, a budget, and the primitives."""
+    """One problem as a strategy sees it: a prompt to continue, a budget, and the primitives.
+
+    ``max_tokens`` is what a draft may have: as much as was allowed, and the model's context holds behind the prompt.
+    Raises ``EngineError`` where the prompt alone fills the context.
+    """
 
     def __init__(
         self,
@@ -95,7 +48,7 @@ class Context:
     ) -> None:
         self.prompt_ids = np.asarray(tuple(prompt_ids), np.int32)
         self.sampling = sampling or Sampling()
-        self.max_tokens = max_tokens
+        self.max_tokens = self._room(engine, max_tokens)
         self.boundaries = task.boundary_ids
         self.drafts: list[Draft] = []
         self.earlier: list[Draft] = []  # of this problem, to be learned from: recalled, or the caller's own
@@ -125,11 +78,13 @@ class Context:
     ) -> bool:
         """Continue ``draft`` in place. True: stopped by ``until``; False: it ended, or wrote ``max_tokens`` more.
 
+        A draft that holds as much as it may (``ctx.max_tokens``) ends with "length", one without a budget "budget".
+
         With ``edit`` the tokens are drawn from an edited distribution; the signals stay those of the model.
         """
         if draft.ended:
             return False
-        room = self.max_tokens - len(draft)
+        room = self.max_tokens - len(draft) - draft.chunk.unlisted
         if room <= 0 or self.meter.left <= 0:
             draft.finish = "length" if room <= 0 else "budget"
             return False
@@ -139,26 +94,32 @@ class Context:
             until = until.again()
         sampling = self.sampling if temperature is None else Sampling(temperature, self.sampling.top_p)
         prefix = np.concatenate((self.prompt_ids, draft.ids))
-        chunk = await self._engine.generate(
-            Request(
-                prefix,
-                most,
-                sampling,
-                draft.seed,
-                self._task.stop_ids,
-                start=len(self.prompt_ids),
-                history=draft.signals,
-                until=until,
-                meter=self.meter,
-                top_k=self._top_k,
-                signals=self._signals,
-                edit=edit,
-            )
+        request = Request(
+            prefix,
+            most,
+            sampling,
+            draft.seed,
+            self._task.stop_ids,
+            start=len(self.prompt_ids),
+            history=draft.signals,
+            until=until,
+            meter=self.meter,
+            top_k=self._top_k,
+            signals=self._signals,
+            edit=edit,
         )
+        try:
+            chunk = await self._engine.generate(request)
+        except EngineError as full:
+            if full.reason != "context" or not len(draft):
+                raise
+            draft.finish = "length"  # of a context whose size only the server knew
+            return False
         self._charge(prefix, chunk)
         self._extend(draft, chunk, given=False)
         draft.pending = chunk.pending
-        draft.finish = None if chunk.finish == "length" and most < room else chunk.finish
+        paused = chunk.finish == "length" and most < room and len(chunk.ids) > 0
+        draft.finish = None if paused else chunk.finish
         return chunk.finish == "until"
 
     async def sample(self, *, temperature: float | None = None, edit: Edit | None = None) -> Draft:
@@ -167,24 +128,30 @@ class Context:
         await self.decode(draft, temperature=temperature, edit=edit)
         return draft
 
-    async def score(self, draft: Draft) -> Divergence:
-        """How the model and its ancestor differ along a draft: one prefill by each, once a draft.
+    async def score(self, draft: Draft, temperature: float | None = None) -> Divergence:
+        """How the model and its ancestor differ along a draft where it decodes (1 where that is greedy): one prefill by
+        each, once a draft. At another ``temperature`` it is not kept.
 
         Raises ``EngineError`` where the engine has no ancestor.
         """
-        if draft.divergence is None or len(draft.divergence) != len(draft):
-            model, ancestor = self._engine, self._engine.ancestor
-            if ancestor is None:
-                raise EngineError(f"{self._name} compares the model with its ancestor: give --ancestor", fatal=True)
-            ids = np.concatenate((self.prompt_ids, draft.ids))
-            draft.divergence = await diverge(model, ancestor, ids, len(self.prompt_ids))
-            self.usage.prompt += 2 * len(ids)
-        return draft.divergence
+        usual = self.sampling.temperature or 1.0
+        temperature = usual if temperature is None else temperature
+        if temperature == usual and draft.divergence is not None and len(draft.divergence) == len(draft):
+            return draft.divergence
+        model, ancestor = self._engine, self._engine.ancestor
+        if ancestor is None:
+            raise EngineError(f"{self._name} compares the model with its ancestor: give --ancestor", fatal=True)
+        ids = np.concatenate((self.prompt_ids, draft.ids))
+        found = await diverge(model, ancestor, ids, len(self.prompt_ids), temperature)
+        self.usage.prompt += 2 * len(ids)
+        if temperature == usual:
+            draft.divergence = found
+        return found
 
     def recall(self, prefix: Chunk, source: str, divergence: Divergence | None = None) -> None:
         """Add a stored trace of this problem to ``earlier``; it can be forked, and what is reused of it is free."""
-        ids, given = prefix.ids, np.ones(len(prefix.ids), bool)
-        draft = Draft(-1 - len(self.earlier), self._seed, self._task.answer, prefix, given, "stop")
+        ids, given, finish = prefix.ids, np.ones(len(prefix.ids), bool), prefix.finish or "stop"
+        draft = Draft(-1 - len(self.earlier), self._seed, self._task.answer, prefix, given, finish)
         draft.source, draft.divergence = source, divergence
         self.earlier.append(draft)
         self._known.append(np.concatenate((self.prompt_ids, ids)))
@@ -211,9 +178,14 @@ class Context:
         return list(await asyncio.gather(*branches))
 
     def write(self, draft: Draft, ids: Iterable[int]) -> None:
-        """Append tokens the model did not choose; they have no signals and count as injected."""
+        """Append tokens the model did not choose; they have no signals and count as injected.
+
+        Where they do not fit whole, none is written, and the draft has ended ("length").
+        """
         tokens = np.asarray(tuple(ids), np.int32)
-        if len(tokens):
+        if len(draft) + len(tokens) > self.max_tokens:
+            draft.finish = draft.finish if draft.ended else "length"
+        elif len(tokens):
             self._extend(draft, blank_chunk(tokens, self._top_k), given=True)
             self.usage.injected += len(tokens)
             draft.finish = draft.pending = None
@@ -222,6 +194,23 @@ class Context:
         """Drop everything from completion token ``at`` on."""
         draft.chunk, draft.given = draft.chunk[:at], draft.given[:at]
         draft.finish = draft.pending = None
+
+    def require_logprobs(self, raw: bool = False) -> None:
+        """Raise a fatal ``EngineError`` where the engine tells none, or not ``raw`` ones.
+
+        Entropies compare across temperatures only where they are raw: processed ones have the temperature in them.
+        """
+        known, model = self._engine.capabilities.logprobs, f"{self._engine.name}:{self._engine.model}"
+        if known == "none":
+            raise EngineError(
+                f"{self._name} watches the uncertainty of tokens, but {model} tells no logprobs", fatal=True
+            )
+        if raw and known != "raw":
+            raise EngineError(
+                f"{self._name} compares entropies of several temperatures, but {model} tells logprobs that change with "
+                "the temperature: start the server so that it tells raw ones (vLLM: --logprobs-mode raw_logprobs)",
+                fatal=True,
+            )
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a cue; [] where the model's vocabulary cannot say it (a graph-search model has no words)."""
@@ -238,9 +227,17 @@ class Context:
         """Record what the strategy did, for the viewer: kept with the trace."""
         self.events.append({"event": event, **facts})
 
+    def adopt(self, chosen: Draft) -> Draft:
+        """``chosen``; where that was there before, a draft of this run of the strategy that says the same."""
+        if chosen in self.drafts:
+            return chosen
+        draft = self._draft(chosen, int(np.argmin(np.append(chosen.given, False))), "recall")
+        draft.chunk, draft.given, draft.finish = chosen.chunk, chosen.given, chosen.finish
+        return draft
+
     def settle(self, chosen: Draft) -> Usage:
         """The ledger, once the strategy has chosen: decoded tokens of the chosen draft are kept, all others dropped."""
-        self.usage.kept = int(np.count_nonzero(~chosen.given))
+        self.usage.kept = int(np.count_nonzero(~chosen.given)) + chosen.chunk.unlisted
         self.usage.dropped = self.meter.spent - self.usage.kept
         self.usage.seconds = time.monotonic() - self._began
         return self.usage
@@ -262,16 +259,23 @@ class Context:
                 f"{self._name} continues a prefix of its own choice, which {engine.name}:{engine.model} does not offer",
                 fatal=True,
             )
-        if until is not None and until.needs_logprobs and engine.capabilities.logprobs == "none":
+        if until is not None and until.needs_logprobs:
+            self.require_logprobs()
+
+    def _room(self, engine: Engine, max_tokens: int) -> int:
+        context, prompt = engine.capabilities.context, len(self.prompt_ids)
+        if context is None:
+            return max_tokens
+        if prompt >= context:
             raise EngineError(
-                f"{self._name} watches the uncertainty of tokens, but {engine.name}:{engine.model} tells no logprobs",
-                fatal=True,
+                f"the prompt has {prompt} tokens; the context of {engine.model} holds {context}", "context"
             )
+        return min(max_tokens, context - prompt)
 
     def _charge(self, prefix: Ids, chunk: Chunk) -> None:
         self.usage.prompt += chunk.prompt
         self.usage.reused += chunk.reused
-        shared = max((_shared(prefix, known) for known in self._known), default=0)
+        shared = max((in_common(prefix, known) for known in self._known), default=0)
         self.usage.ideal += len(prefix) - shared
         self._known.append(np.concatenate((prefix, chunk.ids)))
 
@@ -279,22 +283,3 @@ class Context:
     def _extend(draft: Draft, chunk: Chunk, given: bool) -> None:
         draft.chunk = Chunk.concat([draft.chunk, chunk])
         draft.given = np.concatenate((draft.given, np.full(len(chunk.ids), given)))
-
-
-def blank_chunk(ids: Iterable[int], top_k: int) -> Chunk:
-    """Tokens without signals: what a strategy writes itself."""
-    tokens = np.asarray(tuple(ids), np.int32)
-    shape = (len(tokens), top_k)
-    return Chunk(tokens, Signals.empty(len(tokens)), np.full(shape, -1, np.int32), np.full(shape, np.nan, np.float32))
-
-
-def _shared(a: Ids, b: Ids) -> int:
-    n = min(len(a), len(b))
-    different = np.flatnonzero(a[:n] != b[:n])
-    return int(different[0]) if len(different) else n
-
-
-def mix_seed(*parts: object) -> int:
-    """A 63-bit seed from anything printable, the same on every machine and in every process."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

@@ -36,21 +36,24 @@ async def guard(
 
     ``compat`` picks the trigger rule: "paper" (strict past, interpolated) or "repo" (the published code, which needs 11
     boundaries before it can fire and 200 tokens left). Once no more than ``late`` of the capacity is left, a hesitation
-    marker is replaced by the end of thinking. ``max_triggers`` bounds the work; it is not part of the method.
+    marker is replaced by the end of thinking. ``max_triggers`` bounds the branching; it is not part of the method.
+    Raises a fatal ``EngineError`` where the engine's logprobs are not raw.
     """
+    ctx.require_logprobs(raw=True)
     spike = Spike(q, ctx.boundaries, compat, min_history, history)
     hesitation, stop_thinking = ctx.encode("Wait"), ctx.encode("</think>")
-    until = AnyOf((spike, Wrote(tuple(hesitation)))) if len(hesitation) == 1 else spike
+    wait = Wrote(tuple(hesitation)) if len(hesitation) == 1 and stop_thinking else None
+    until = spike if wait is None else AnyOf((spike, wait))
     trace, triggers = ctx.start(), 0
-    while await ctx.decode(trace, until=until if triggers < max_triggers else None):
-        if trace.ids[-1] in hesitation:
+    while await ctx.decode(trace, until=until if triggers < max_triggers else wait):
+        if wait is not None and trace.ids[-1] in hesitation:
             if ctx.max_tokens - len(trace) <= late * ctx.max_tokens:
                 ctx.cut(trace, len(trace) - 1)
                 ctx.write(trace, stop_thinking)
             continue
         if compat == "repo" and ctx.max_tokens - len(trace) <= 200:
-            await ctx.decode(trace)
-            break
+            triggers = max_triggers
+            continue
         branches = await ctx.gather(
             ctx.fork(trace, inject=ctx.encode(cue), max_tokens=horizon, temperature=temperature, reason=name)
             for name, cue, temperature in BRANCHES[:width]

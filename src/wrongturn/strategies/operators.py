@@ -80,7 +80,9 @@ async def lift(
 @strategy
 async def rewind(ctx: Context, where: Where = "entropy", temperature: Temperature = RUN) -> Draft:
     """Cut an earlier trace before the step where it seems to have gone wrong, and go on from there."""
-    failed = await one_of(ctx)
+    failed = await one_of(ctx, where)
+    if not len(failed):
+        return failed
     at = step_start(ctx, failed, await place(ctx, failed, where))
     return await ctx.fork(failed, at=at, temperature=own(temperature), reason="rewind")
 
@@ -88,7 +90,9 @@ async def rewind(ctx: Context, where: Where = "entropy", temperature: Temperatur
 @strategy
 async def ban(ctx: Context, where: Where = "entropy") -> Draft:
     """Cut an earlier trace before the token where it seems to have gone wrong; any token but that one, then go on."""
-    failed = await one_of(ctx)
+    failed = await one_of(ctx, where)
+    if not len(failed):
+        return failed
     at = await place(ctx, failed, where)
     draft = await ctx.fork(failed, at=at, max_tokens=1, edit=Ban((int(failed.ids[at]),)), reason="ban")
     await ctx.decode(draft)
@@ -140,12 +144,12 @@ async def reach(ctx: Context, draft: Draft, where: str, q: float, after: int, of
 
 
 async def background(ctx: Context, where: str, q: float) -> tuple[str, float]:
-    """The signal to watch, and its quantile over the earlier traces."""
-    if where == "junction":
-        scored = [await ctx.score(failed) for failed in await earlier(ctx)]
-        return "pressure", float(np.nanquantile(np.concatenate([d.pressure for d in scored]), q))
-    known = np.concatenate([failed.signals.entropy for failed in await earlier(ctx)])
-    return "entropy", float(np.nanquantile(known, q))
+    """The signal to watch, and its quantile over the earlier traces: infinite where none has a token."""
+    signal, traces = "pressure" if where == "junction" else "entropy", await earlier(ctx, where)
+    if not traces:
+        return signal, math.inf
+    known = [(await ctx.score(t)).pressure if where == "junction" else t.signals.entropy for t in traces]
+    return signal, float(np.nanquantile(told(np.concatenate(known), where), q))
 
 
 async def place(ctx: Context, failed: Draft, where: str) -> int:
@@ -153,7 +157,14 @@ async def place(ctx: Context, failed: Draft, where: str) -> int:
     if where == "random":
         return ctx.rng("where").randrange(len(failed))
     known = (await ctx.score(failed)).demotion if where == "junction" else failed.signals.entropy
-    return int(np.nanargmax(known))
+    return int(np.nanargmax(told(known, where)))
+
+
+def told(values: np.ndarray, where: str) -> np.ndarray:
+    """``values`` per token, some of which are known. Raises ``EngineError`` where none is."""
+    if np.isnan(values).all():
+        raise EngineError(f"where={where} goes by probabilities: no token of the earlier trace has any", "no logprobs")
+    return values
 
 
 def step_start(ctx: Context, failed: Draft, at: int) -> int:
@@ -162,16 +173,19 @@ def step_start(ctx: Context, failed: Draft, at: int) -> int:
     return int(ends[-1]) + 1 if len(ends) else 0
 
 
-async def earlier(ctx: Context) -> list[Draft]:
-    """The earlier traces that have tokens; a fresh one where there are none."""
+async def earlier(ctx: Context, where: str) -> list[Draft]:
+    """The earlier traces that have tokens; a fresh one where there are none, unless the model writes nothing."""
+    if where == "entropy":
+        ctx.require_logprobs()
     if not any(len(draft) for draft in ctx.earlier):
         ctx.earlier.append(await ctx.sample())
     return [draft for draft in ctx.earlier if len(draft)]
 
 
-async def one_of(ctx: Context) -> Draft:
-    """One of the earlier traces, by lot."""
-    return ctx.rng("which").choice(await earlier(ctx))
+async def one_of(ctx: Context, where: str) -> Draft:
+    """One of the earlier traces, by lot; an empty one where the model writes nothing."""
+    traces = await earlier(ctx, where)
+    return ctx.rng("which").choice(traces) if traces else ctx.earlier[-1]
 
 
 def own(temperature: float) -> float | None:
