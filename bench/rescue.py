@@ -3,6 +3,9 @@
 Run: python bench/rescue.py (about an hour and a half on two quiet cores; goes on where it was stopped). Both
 specialists, four samples of each of 150 graphs of the six published distributions at the published temperature 0.6;
 every operator 12 times or more on every failed problem. Prints the tables of docs/recoverability.md, and saves them.
+
+Regimes and localisation compare the two models at temperature 1, as those tables do. Operators and routers did so too
+when the tables were made, and now do where they decode.
 """
 
 from __future__ import annotations
@@ -115,7 +118,7 @@ def localised(model: str, run: wt.Run, seed: int = 0) -> dict[str, Any]:
     pair = wt.open(f"embedded:{model}", ancestor="ancestor")
     traces = [trace for found in failures(run).values() for trace in found]
     assert pair.ancestor is not None
-    apart = wt.pipeline.wait(divergences(pair, pair.ancestor, traces))
+    apart = wt.pipeline.wait(divergences(pair, pair.ancestor, traces, temperature=1.0))
     table = tabulate(traces, run.problems())
     known = np.flatnonzero(table.onset_segment >= 0)
     groups = np.array([trace.group for trace in traces])
@@ -192,7 +195,7 @@ def main() -> None:
         pair = wt.open(f"embedded:{model}", ancestor="ancestor")
         sources.append(Source(run, pair, pair.ancestor))
     for name, some in (("sft", (0,)), ("grpo", (1,)), ("both", (0, 1))):
-        whole = wt.pipeline.wait(recoverability([sources[i] for i in some]))
+        whole = wt.pipeline.wait(recoverability([sources[i] for i in some], temperature=1.0))
         told_of = whole.dict()
         found[f"recoverability {name}"] = {k: v for k, v in told_of.items() if k not in ("problems", "labels")} | {
             "labelled": dict(Counter(label["label"] for label in told_of["labels"]))

@@ -157,6 +157,55 @@ def test_labels_come_from_tries(tmp_path: Path) -> None:
     assert set(found["null_rates"]) == {"split", "naive"}
 
 
+def test_greedy_tries_do_not_spoil_the_labels(tmp_path: Path) -> None:
+    source = run(tmp_path / "run", [trace(i) for i in range(4)])
+    often = {"retry": 12, "ban": 12, "greedy": 1, "dense:temperature=0": 1}
+    tries = [
+        trace(100 + k, id=f"{problem}/rescue:{name}/{k}", problem=problem, strategy=f"rescue:{name}", sample=k,
+              correct=name == "greedy" and problem == "p0")
+        for problem in ("p0", "p1") for name, n in often.items() for k in range(n)
+    ]  # fmt: skip
+    run(tmp_path / "run" / "rescue", tries)
+    found = {row["problem"]: row for row in told(Source(source))["labels"]}
+    assert found["p1"]["label"] == "beyond reach"
+    assert (found["p0"]["label"], found["p0"]["reason"][:16]) == ("cannot be told", "greedy succeeded")
+
+
+def test_a_problem_that_two_models_failed_counts_once_in_intervals(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run(tmp_path / name, [trace(i) for i in range(16)])
+        tries = [
+            trace(100 + k, id=f"p{i}/rescue:{operator}/{k}", problem=f"p{i}", strategy=f"rescue:{operator}", sample=k,
+                  correct=operator == "dense" and i < 4)
+            for i in range(8) for operator in ("retry", "dense") for k in range(24)
+        ]  # fmt: skip
+        run(tmp_path / name / "rescue", tries)
+    one, both = (told(*(Source(wt.Run.open(tmp_path / name)) for name in names))["called"] for names in ("a", "ab"))
+    assert both["split"] == one["split"]
+    assert (both["split"]["value"], both["split"]["n"]) == (0.5, 8)
+
+
+def test_models_are_compared_where_they_decode(tmp_path: Path) -> None:
+    traces = [trace(i) for i in range(4)]
+    facts = {}
+    for at in (0.6, 0.0):
+        facts[at] = scored(tmp_path / f"{at}", traces, sampling={"temperature": at, "top_p": 1.0})
+    assert [facts[at]["runs"][0]["temperature"] for at in facts] == [0.6, 1.0]
+    before = [np.append(1, t.ids[:-1]) for t in traces[:2]]
+    for at, temperature in ((0.6, 0.6), (0.0, 1.0)):
+        exact = [
+            of_trace(from_logits(OURS[b], THEIRS[b], t.ids, temperature=temperature))
+            for b, t in zip(before, traces, strict=False)
+        ]
+        for name in ("spread", "concentration", "dispersion"):
+            mine = facts[at]["problems"][0]["features"][name]
+            assert mine == pytest.approx(np.mean([e[name] for e in exact]), rel=1e-4), (at, name)
+    pair = engine()
+    asked = Source(wt.Run.open(tmp_path / "0.6"), pair, pair.ancestor)
+    again = wait(recoverability([asked], temperature=1.0)).dict()["problems"]
+    assert [row["features"] for row in again] == [row["features"] for row in facts[0.0]["problems"]]
+
+
 def test_several_runs_tell_their_methods(tmp_path: Path) -> None:
     pair = engine()
     runs = [run(tmp_path / name, [trace(i) for i in range(n)]) for name, n in (("a", 20), ("b", 12))]

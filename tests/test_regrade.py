@@ -100,6 +100,20 @@ def test_a_run(tmp_path: Path) -> None:
         regrade(tmp_path / "empty", "exact")
 
 
+def test_samples_of_one_problem_are_not_independent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Run.create(tmp_path / "run", {}) as run:
+        run.add_problems([Problem(f"p{i}", "exact", "?", (), "yes" if i % 2 else "no") for i in range(20)])
+        traces = [made(8 * i + k, answer="yes", correct=False) for i in range(20) for k in range(8)]
+        for j, trace in enumerate(traces):
+            trace.problem = f"p{j // 8}"
+        run.append(traces)
+    found = regrade(tmp_path / "run", "exact").mistaken
+    assert (found.value, found.n) == (0.5, 20)
+    assert found.high - found.low > 0.4  # 160 answers would have 0.15
+    command(tmp_path / "run", task="exact")
+    assert "Of 160 failures with an answer and a verdict, right after all: 50.0 [" in capsys.readouterr().out
+
+
 def test_what_is_refused(table: Path, tmp_path: Path) -> None:
     bad = write(tmp_path / "bad.csv", COLUMNS | {"correct": ["2", *COLUMNS["correct"][1:]]})
     for path, task, options, expected in [

@@ -91,7 +91,7 @@ def test_what_a_strategy_measures_is_what_the_policy_was_fitted_on(run: wt.Run) 
         ctx = Context(engine, task.on(engine.vocabulary), failed[name][0].prompt_ids)
         for trace in failed[name]:
             ctx.recall(wt.engines.Chunk(trace.ids, trace.signals, trace.top_ids, trace.top_logprobs), trace.id)
-        return await follow.measure(ctx, ctx.earlier, routes.TWO_MODEL)
+        return await follow.measure(ctx, ctx.earlier, routes.TWO_MODEL, 0.9)  # where the run decoded, unlike here
 
     for row, name in enumerate(known.problems[:8]):
         found = wt.pipeline.wait(online(name))

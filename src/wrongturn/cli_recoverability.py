@@ -33,14 +33,17 @@ def recoverability(
         str | None,
         typer.Option("--model", "-m", help="The run's model (default: 20 stored alternatives a token, else as named)."),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="Temperature at which the two models are compared.")] = 1.0,
+    temperature: Annotated[
+        float | None,
+        typer.Option(help="At which the two models are compared. Default: each run's own (1 where it was greedy)."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Write the picture to this .svg file.")] = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
     """Do failed problems fall into regimes, by where their model departs from its ancestor, and what rescues them?"""
     svg_file(plot)
-    if not (temperature > 0 and math.isfinite(temperature)):
+    if temperature is not None and not (temperature > 0 and math.isfinite(temperature)):
         raise WrongturnError(f"--temperature {temperature:g}: two models can be compared at any above 0")
     if model is not None and (ancestor is None or len(folders) > 1):
         raise WrongturnError("--model is for one run, compared with an --ancestor")
@@ -80,7 +83,7 @@ def reasons(found: Recoverability) -> dict[str, str]:
 
 def print_recoverability(facts: dict[str, Any]) -> None:
     for run in facts["runs"]:
-        told = f", told from {run['told_from']}" if run["told_from"] else ""
+        told = f", told from {run['told_from']} at temperature {run['temperature']:g}" if run["told_from"] else ""
         out.print(f"{run['run']} ({run['method']}): {run['failed_problems']} failed problems, ", end="")
         out.print(f"{run['failed_traces']} failed traces{told}", highlight=False)
     print_features(facts)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from wrongturn.cli_common import Json, emit, out, progress_bars, table
+from wrongturn.cli_common import Json, emit, estimate, out, progress_bars, table
 from wrongturn.cli_modes import say
 from wrongturn.errors import WrongturnError
 from wrongturn.regrade import Regraded, relabelled
@@ -57,12 +57,9 @@ def print_regraded(found: Regraded) -> None:
     if len(changes) > _SHOWN:
         say(f"{_SHOWN} of {len(changes)}; all with --json\n")
     say(f"{len(found.labels)} answers: " + ", ".join(f"{n} {kind}" for kind, n in found.counts.items() if n))
-    share = found.mistaken
-    if share.n:
-        say(
-            f"Of {share.n} failures with an answer and a verdict, right after all: "
-            f"{100 * share.value:.1f} % [{100 * share.low:.1f}, {100 * share.high:.1f}]"
-        )
+    if failures := len(found.failures):
+        told = estimate(found.mistaken.dict())
+        say(f"Of {failures} failures with an answer and a verdict, right after all: {told} %")
 
 
 def word(label: bool | None) -> str:

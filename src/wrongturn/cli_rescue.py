@@ -90,7 +90,7 @@ def print_rescue(facts: dict[str, Any]) -> None:
         name = row["operator"]
         tried.add_row(name, estimate(row["rate"]), f"{row['tokens']:.0f}", str(row["tries"]), shown)
     out.print(tried)
-    if facts["reason"]:
+    if not facts["comparison"]:
         warn(f"no routers: {facts['reason']}")
         return
     compared = table("Routers, rescued %", "router", "rescued", "less retry", "less best fixed")
@@ -119,6 +119,8 @@ def print_rescue(facts: dict[str, Any]) -> None:
     if facts["without_grader"]:
         out.print()
         print_ungraded(facts["without_grader"])
+    elif facts["reason"]:
+        warn(f"what is left of it where nobody grades cannot be told: {facts['reason']}")
 
 
 def print_ungraded(facts: dict[str, Any]) -> None:

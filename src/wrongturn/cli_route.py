@@ -55,7 +55,8 @@ def print_policy(facts: dict[str, Any]) -> None:
         when = (
             f"problems where less than {100 * trigger['agreement_below']:.0f} % of {trigger['samples']} samples agree"
         )
-    out.print(f"{facts['file']}: {when}; {facts['budget']:.0f} decoded tokens each; {facts['signals']} signals")
+    at = f" at temperature {facts['temperature']:g}" if facts["signals"] == "two-model" else ""
+    out.print(f"{facts['file']}: {when}; {facts['budget']:.0f} decoded tokens each; {facts['signals']} signals{at}")
     if rule["kind"] == "linear":
         listed = table("Plans; odds of each, a standard deviation of a feature", "plan", "base", "largest weights")
         for row in rule["plans"]:

@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from wrongturn.diagnose.intervals import share
 from wrongturn.diagnose.recoverability import fallback, features
 from wrongturn.diagnose.recoverability.features import PUBLISHED, Features, Rows, correlation_with_length
-from wrongturn.diagnose.recoverability.labels import STEERABLE, Label, label, null_rate, split
+from wrongturn.diagnose.recoverability.labels import STEERABLE, Label, by_chance, label, split
 from wrongturn.diagnose.recoverability.outcomes import RETRY, Outcomes, read_outcomes
 from wrongturn.diagnose.recoverability.regimes import Regimes, regimes
 from wrongturn.diagnose.recoverability.topography import Topography, topography
@@ -31,9 +32,11 @@ from wrongturn.errors import WrongturnError
 from wrongturn.folder import to_json
 from wrongturn.jobs import Progress, same_model
 from wrongturn.locating import bank
-from wrongturn.rescuing import FOLDER, failures, flagged
-from wrongturn.stats import Estimate, proportion
+from wrongturn.rescuing import FOLDER, compared_at, failures, flagged
+from wrongturn.stats import Estimate
 from wrongturn.store import Run
+from wrongturn.strategies.named import parse
+from wrongturn.strategies.operators import always_the_same
 from wrongturn.trace import Trace
 
 _BATCH = 32
@@ -60,7 +63,8 @@ class Recoverability:
     """What R runs tell. ``features`` has a row for each failed problem of each, ``of`` [P] says of which run it is.
 
     ``labels`` [P] are None without tries (``untold`` says why); ``called`` and ``null_rates`` are the shares of
-    problems called steerable, and called so by chance, by our rule ("split") and the published one ("naive").
+    problems called steerable, and called so by chance, by our rule ("split") and the published one ("naive"); a problem
+    that failed in several runs is one unit of their intervals.
     """
 
     runs: tuple[dict[str, Any], ...]
@@ -123,7 +127,7 @@ class Examined:
 async def examine(
     sources: Sequence[Source],
     *,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Examined:
     """The features of :func:`recoverability`, and nothing that is made of them."""
@@ -133,12 +137,13 @@ async def examine(
     for source in sources:
         failed.append((flagged if source.blind else failures)(source.run))
         traces = [trace for of_problem in failed[-1].values() for trace in of_problem]
-        diverging, how = await _diverging(source, traces, temperature, progress)
+        at = compared_at(source.run) if temperature is None else temperature
+        diverging, how = await _diverging(source, traces, at, progress)
         rolled = dict(_rolled(source.run, traces))
         for trace in traces:
             pair = features.of_trace(diverging[trace.id]) if trace.id in diverging else {}
             table.append(fallback.of_trace(trace) | pair | rolled.get(trace.id, {}))
-        runs.append(_told(source, failed[-1], how, temperature))
+        runs.append(_told(source, failed[-1], how, at))
     rows = _rows(table, failed)
     of = tuple(int(key.partition("/")[0]) for key in rows.problems)
     return Examined(rows, _features(rows, failed, sources), of, tuple(runs))
@@ -147,13 +152,14 @@ async def examine(
 async def recoverability(
     sources: Sequence[Source],
     *,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     seed: int = 0,
     progress: Progress = lambda what, done, total: None,
 ) -> Recoverability:
     """Features of the failed problems of each run, and what they divide into.
 
-    ``temperature`` is the one at which the two models are compared. Raises ``WrongturnError`` where a run has no failed
+    ``temperature`` is the one at which the two models are compared (None: where each run decoded, 1 where that was
+    greedy). Raises ``WrongturnError`` where a run has no failed
     sample, is another model's, or stores too few alternatives to do without its model.
     """
     seen = await examine(sources, temperature=temperature, progress=progress)
@@ -277,22 +283,30 @@ def _labels(
 ) -> tuple[tuple[Label | None, ...], dict[str, Estimate], dict[str, Estimate]]:
     """Labels [P], the share of problems called steerable, and the share called so by chance, both over all runs."""
     found: dict[tuple[int, str], Label] = {}
-    hits, chance, n = Counter[str](), Counter[str](), 0
+    hits, chance = defaultdict[str, list[float]](list), defaultdict[str, list[float]](list)
+    units: list[str] = []
     for run, tried in enumerate(outcomes):
         if isinstance(tried, str):
             continue
-        halves, n = split(tried.right, seed), n + len(tried.problems)
+        halves, once = split(tried.right, seed), [name for name in tried.operators if _once(name)]
+        units += tried.problems
         for name, compat in (("split", None), ("naive", "naive")):
-            told = label(*halves, tried.operators, compat=compat)
-            hits[name] += sum(row.label == STEERABLE for row in told)
-            null = null_rate(*halves, retry=tried.operators.index(RETRY), compat=compat, seed=seed)
-            chance[name] += round(null.value * null.n)
+            told = label(*halves, tried.operators, once=once, compat=compat)
+            hits[name] += [row.label == STEERABLE for row in told]
+            retry = tried.operators.index(RETRY)
+            chance[name] += by_chance(*halves, retry=retry, compat=compat, seed=seed).tolist()
             if compat is None:
                 found |= {(run, problem): row for problem, row in zip(tried.problems, told, strict=True)}
-    if not n:
-        return (None,) * len(problems), {}, {}
-    called, nulls = ({name: proportion(k, n) for name, k in counted.items()} for counted in (hits, chance))
+    called, nulls = ({name: share(rows, units) for name, rows in by.items()} for by in (hits, chance))
     return tuple(found.get(key) for key in zip(of, problems, strict=True)), called, nulls
+
+
+def _once(operator: str) -> bool:
+    """Whether an operator (one that is known here) always does the same, and so was tried once."""
+    try:
+        return always_the_same(parse(operator))
+    except ValueError:
+        return False
 
 
 def _by_method(found: Features, of: Sequence[int], sources: Sequence[Source]) -> list[tuple[str, Features]]:

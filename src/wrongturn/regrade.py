@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from wrongturn import tasks
+from wrongturn.diagnose.intervals import share
 from wrongturn.diagnose.modes.table import Table, is_missing, read_table
 from wrongturn.errors import WrongturnError
-from wrongturn.stats import Estimate, proportion
+from wrongturn.stats import Estimate
 from wrongturn.store import Run
 from wrongturn.tasks import Task
 from wrongturn.trace import Problem
@@ -28,19 +29,23 @@ from wrongturn.trace import Problem
 ANSWERS = ("predicted_answer", "boxed_answer")
 REFERENCES = ("true_answer", "correct_letter", "reference")
 TEXTS = ("response_text", "assistant_output", "full_text")
+_Given = tuple[str, bool | None, str | None, str | None, str]
+"""Where an answer stands, its label, the answer, its reference, its problem."""
 _AT_ONCE = 8  # answers with a slow grader: it has worker processes of its own
 
 
 @dataclass(frozen=True, slots=True)
 class Label:
     """One graded answer. ``where`` is "row 7" of a table (as a spreadsheet numbers them) or a trace's id; ``old`` and
-    ``new`` are None where there is no label: it was not graded, or cannot be."""
+    ``new`` are None where there is no label: it was not graded, or cannot be. ``problem`` is the trace's; a row of a
+    table is one of its own."""
 
     where: str
     old: bool | None
     new: bool | None
     answer: str | None
     reference: str | None
+    problem: str
 
     @property
     def kind(self) -> str:
@@ -85,10 +90,15 @@ class Regraded:
         return [label for label in self.labels if label.kind in kinds]
 
     @property
+    def failures(self) -> list[Label]:
+        """The failures with an answer, and with a verdict."""
+        return [label for label in self.of("kept", "to right") if not label.old]
+
+    @property
     def mistaken(self) -> Estimate:
-        """Share of the failures with an answer, and with a verdict, that are right after all."""
-        failures = [label for label in self.of("kept", "to right") if not label.old]
-        return proportion(len(self.of("to right")), len(failures))
+        """Share of the ``failures`` that are right after all; ``n`` counts their problems."""
+        rows = self.failures
+        return share([label.kind == "to right" for label in rows], [label.problem for label in rows])
 
     def dict(self) -> dict[str, Any]:
         """Plain values for JSON: counts, and every label that is not simply kept."""
@@ -164,10 +174,7 @@ def _cell(label: bool | None) -> str:
     return "" if label is None else str(int(label))
 
 
-def _table(
-    table: Table, task: Task, answer: str | None, reference: str | None, extract: bool
-) -> list[tuple[str, bool | None, str | None, str | None]]:
-    """For each row: where it stands, its label, its answer and its reference."""
+def _table(table: Table, task: Task, answer: str | None, reference: str | None, extract: bool) -> list[_Given]:
     correct = table.numbers("correct")
     unknown = np.flatnonzero(~np.isnan(correct) & (correct != 0) & (correct != 1))
     if len(unknown):
@@ -179,7 +186,8 @@ def _table(
         answers = [None if text is None else task.answer_text(text) for text in texts]
     else:
         answers = _texts(table.column(_which(table, answer, ANSWERS, "answer")))
-    return list(zip([f"row {i + 2}" for i in range(len(table))], old, answers, wanted, strict=True))
+    where = [f"row {i + 2}" for i in range(len(table))]
+    return list(zip(where, old, answers, wanted, where, strict=True))
 
 
 def _which(table: Table, named: str | None, known: Sequence[str], what: str) -> str:
@@ -202,13 +210,13 @@ def _plain(cell: Any) -> str:
     return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell).strip()
 
 
-def _run(run: Run, task: Task, extract: bool) -> list[tuple[str, bool | None, str | None, str | None]]:
+def _run(run: Run, task: Task, extract: bool) -> list[_Given]:
     problems = run.problems()
     found = []
     for trace in run.traces(top_k=False):
         problem = problems.get(trace.problem)
         answer = task.answer_text(trace.text) if extract else trace.answer
-        found.append((trace.id, trace.correct, answer, problem.reference if problem else None))
+        found.append((trace.id, trace.correct, answer, problem.reference if problem else None, trace.problem))
     if not found:
         raise WrongturnError(f"{run.path}: the run has no traces")
     return found
@@ -216,11 +224,11 @@ def _run(run: Run, task: Task, extract: bool) -> list[tuple[str, bool | None, st
 
 def _graded(
     task: Task,
-    given: Sequence[tuple[str, bool | None, str | None, str | None]],
+    given: Sequence[_Given],
     progress: Callable[[int, int], None] | None,
 ) -> Iterable[Label]:
     """The labels, in order. The same answer to the same reference is graded once."""
-    pairs = list(dict.fromkeys((reference, answer) for _, _, answer, reference in given))
+    pairs = list(dict.fromkeys((reference, answer) for _, _, answer, reference, _ in given))
 
     def grade(pair: tuple[str | None, str | None]) -> bool | None:
         return task.grade(Problem("", task.name, "", reference=pair[0]), pair[1])
@@ -231,5 +239,5 @@ def _graded(
             verdicts[pair] = verdict
             if progress:
                 progress(len(verdicts), len(pairs))
-    for where, old, answer, reference in given:
-        yield Label(where, old, verdicts[reference, answer], answer, reference)
+    for where, old, answer, reference, problem in given:
+        yield Label(where, old, verdicts[reference, answer], answer, reference, problem)

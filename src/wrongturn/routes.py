@@ -19,7 +19,7 @@ from wrongturn.errors import WrongturnError
 from wrongturn.folder import to_json
 from wrongturn.jobs import Progress
 from wrongturn.recoverability import Source, examine
-from wrongturn.rescuing import BLIND, FOLDER, described, operators, rescue
+from wrongturn.rescuing import BLIND, FOLDER, compared_at, described, operators, rescue
 from wrongturn.routing import Comparison, Deployment, Policy, compare, deploy, fit_policy
 from wrongturn.store import Run
 from wrongturn.strategies.named import parse
@@ -35,18 +35,19 @@ _MOST = 5  # times as many tries of a cheap operator
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tried:
-    """Problems, what tries of them came to, and their features."""
+    """Problems, what tries of them came to, and their features, two models compared at ``temperature``."""
 
     outcomes: Outcomes
     features: Features
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rescued:
     """What the tries of a run's failed problems came to, and how routers compare on them.
 
-    ``comparison`` is None where there are too few problems to fit a router (``reason``), ``deployment`` also where no
-    problem was tried blind.
+    ``comparison`` is None where there are too few problems to fit a router, ``deployment`` also where no problem was
+    tried blind, or too few; ``reason`` says what there was too little of.
     """
 
     tried: Tried
@@ -114,7 +115,8 @@ async def rescued(
             source = Source(run, engine, engine.ancestor, unknowing)
             found = (await examine([source], progress=progress)).features
             known = routable(found, TWO_MODEL if engine.ancestor is not None else PLAIN)
-            out.write(_FEATURES, {"problems": known.problems, "names": known.names, "values": known.values})
+            told = {"problems": known.problems, "names": known.names, "values": known.values}
+            out.write(_FEATURES, told | {"temperature": compared_at(run)})
     return compared(run, budget, seed)
 
 
@@ -124,13 +126,16 @@ def compared(run: Run, budget: float | None = None, seed: int = 0) -> Rescued:
     spend = two_retries(tried.outcomes) if budget is None else budget
     try:
         comparison = compare(tried.features, tried.outcomes, budget=spend, seed=seed)
-        deployment = None
-        if (run.path / BLIND / _FEATURES).exists():
-            base, blind, known = read_base(run), stored(run, BLIND), (tried.features, tried.outcomes)
-            samples = samples_of(base.right)
-            deployment = deploy(blind.features, base, blind.outcomes, known, samples=samples, budget=spend, seed=seed)
     except WrongturnError as few:
         return Rescued(tried, None, None, str(few))
+    if not (run.path / BLIND / _FEATURES).exists():
+        return Rescued(tried, comparison, None)
+    try:
+        base, blind, known = read_base(run), stored(run, BLIND), (tried.features, tried.outcomes)
+        samples = samples_of(base.right)
+        deployment = deploy(blind.features, base, blind.outcomes, known, samples=samples, budget=spend, seed=seed)
+    except WrongturnError as few:
+        return Rescued(tried, comparison, None, f"{run.path / BLIND}: {few}")
     return Rescued(tried, comparison, deployment)
 
 
@@ -147,7 +152,7 @@ def stored(run: Run, folder: str) -> Tried:
     values = np.array([[math.nan if x is None else x for x in row] for row in told["values"]], np.float64)
     n = len(told["problems"])
     features = Features(tuple(told["problems"]), ("",) * n, tuple(told["names"]), values, np.zeros(n, np.intp))
-    return Tried(read_outcomes(Run.open(path)), features)
+    return Tried(read_outcomes(Run.open(path)), features, told.get("temperature", 1.0))  # once it was 1 and not told
 
 
 def fit(run: Run, *, budget: float | None = None, graded: bool = False, plain: bool = False, seed: int = 0) -> Policy:
@@ -176,7 +181,7 @@ def fit(run: Run, *, budget: float | None = None, graded: bool = False, plain: b
         seed=seed,
     )
     asks = set(policy.features) <= set(PLAIN) and not any(needs_ancestor(parse(name)) for name in policy.operators)
-    return replace(policy, signals="plain" if asks else "two-model")
+    return replace(policy, signals="plain" if asks else "two-model", temperature=tried.temperature)
 
 
 def routable(found: Features, names: Sequence[str]) -> Features:

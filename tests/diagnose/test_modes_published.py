@@ -219,6 +219,19 @@ def test_traces_of_a_run_over_any_grid(run: Run) -> None:
     assert "ungraded" in found.warnings[0]
 
 
+def test_a_token_of_probability_zero_is_no_number_to_fit(tmp_path: Path) -> None:
+    traces = [made(i, correct=i == 1) for i in range(2)]
+    traces[1].signals.nll[15] = np.inf
+    with Run.create(tmp_path / "run", {}) as run:
+        run.add_problems([made_problem(0)])
+        run.append(traces)
+    found = features(run, grid=[4, 16])
+    nll = [name.startswith("nll") for name in found.names]
+    assert np.isnan(found.full[-1]).tolist() == np.isnan(found.early[1, -1]).tolist() == nll
+    assert np.isfinite(found.early[0]).all()
+    assert "infinite nll in 1 traces" in found.warnings[-1]
+
+
 def test_a_run_has_a_published_report_too(run: Run) -> None:
     pytest.importorskip("sklearn")
     found = published(features(run), n_boot=50, curves=False)

@@ -95,6 +95,29 @@ def test_each_label_and_its_reason() -> None:
         assert (found.label, reason in found.reason) == (expected, True), found
 
 
+def test_an_operator_tried_once_neither_hides_what_is_beyond_reach_nor_is_chosen() -> None:
+    names, once = ("retry", "ban", "greedy"), ("greedy",)
+    never = one([(0, 6), (0, 6), (0, 0)], [(0, 6), (0, 6), (0, 1)])
+    [found] = label(*never, names, once=once)
+    assert (found.label, "below 0.22" in found.reason) == (BEYOND, True), found
+    assert label(*never, names)[0].label == UNTOLD  # a single try of one that might do better the next time
+    [found] = label(*one([(0, 32), (0, 32), (0, 0)], [(0, 32), (0, 32), (1, 1)]), names, once=once)
+    assert (found.label, found.operator) == (UNTOLD, None)
+    assert found.reason == "greedy succeeded and retry never did, but a single try cannot both choose and test"
+    assert found.cells[2].p == pytest.approx(1 / 33)  # as if it were another draw of retry's
+    assert found.rescuers == ()  # of two tests
+    [found] = label(*one([(0, 60), (0, 0), (0, 0)], [(0, 60), (0, 0), (1, 1)]), names, once=once)
+    assert found.rescuers == ("greedy",)
+    assert label(*one([(0, 6), (0, 0), (0, 0)], [(0, 6), (0, 0), (0, 1)]), names, once=once)[0].label == BEYOND
+
+
+def test_the_null_rate_of_problems_that_are_one_has_their_interval() -> None:
+    tables = drawn(0.2, 12, 60, best=0.8)
+    alone, paired = (null_rate(*tables, compat="naive", draws=5, clusters=c) for c in (None, np.arange(60) // 2))
+    assert (alone.value, alone.n, paired.n) == (paired.value, 60, 30)
+    assert paired.high - paired.low > alone.high - alone.low
+
+
 def test_a_cell_holds_both_halves_and_what_cannot_be_told_is_nan() -> None:
     [found] = label(*one([(1, 8), (6, 8), (0, 0)], [(0, 8), (7, 8), (0, 0)]), ("retry", "dense", "local"))
     retry, dense, local = found.cells

@@ -212,7 +212,7 @@ class Rows(ABC):
             signals = self._judged(rows, logits, value[1])
             signals = replace(signals, nll=np.full(len(rows), np.nan, np.float32))
             try:
-                given = (self._diverges(rows, logits, ancestor),) if value[0].needs_ancestor else ()
+                given = (self._diverges(slots, rows, logits, ancestor),) if value[0].needs_ancestor else ()
                 stops = np.flatnonzero(watch.step(slots[rows], self._last[slots[rows]], signals, *given))
                 stopped = rows[stops]
             except Exception as error:
@@ -223,8 +223,13 @@ class Rows(ABC):
             for i in stops.tolist():
                 self.pending[int(slots[rows[i]])] = signals[[i]]
 
-    def _diverges(self, rows: Slots, logits: Any, ancestor: Any) -> Divergence:
-        return diverging(self._fetched(rows, logits), self._fetched(rows, ancestor))
+    def _diverges(self, slots: Slots, rows: Slots, logits: Any, ancestor: Any) -> Divergence:
+        """How the two models differ in ``rows``, each where it decodes (1 where that is greedy)."""
+        own, theirs, told = self._fetched(rows, logits), self._fetched(rows, ancestor), self._temperature[slots[rows]]
+        told = np.where(told > 0, told, 1.0)
+        order = np.argsort(told, kind="stable")
+        parts = [diverging(own[told == t], theirs[told == t], temperature=float(t)) for t in np.unique(told)]
+        return Divergence.concat(parts)[np.argsort(order)]
 
     def _charge(self, slots: Slots, drew: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Count the tokens about to be drawn on the rows' meters, exactly.

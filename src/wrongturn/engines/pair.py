@@ -18,10 +18,8 @@ LISTED = 100
 _BATCH = 32
 
 
-async def diverge(
-    specialist: Engine, ancestor: Engine, prefix: Ids, start: int, temperature: float = 1.0
-) -> Divergence:
-    """How two engines of one vocabulary differ at ``prefix[start:]``, at a temperature: one prefill by each."""
+async def diverge(specialist: Engine, ancestor: Engine, prefix: Ids, start: int, temperature: float) -> Divergence:
+    """How two engines of one vocabulary differ at ``prefix[start:]``, at a temperature above 0: one prefill by each."""
     vocab = specialist.capabilities.vocab_size
     if vocab is None:
         raise EngineError(f"{specialist.name}:{specialist.model} does not say how large its vocabulary is", fatal=True)
@@ -37,7 +35,7 @@ async def divergences(
     traces: Sequence[Trace],
     progress: Callable[[str, int, int], None] = lambda what, done, total: None,
     *,
-    temperature: float = 1.0,
+    temperature: float,
 ) -> dict[str, Divergence]:
     """:func:`diverge` along the completions of finished traces, by trace id."""
     found: dict[str, Divergence] = {}

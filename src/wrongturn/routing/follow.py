@@ -39,7 +39,7 @@ async def policy(ctx: Context, file: str = "", id: str = "") -> Draft:
         ctx.earlier = list(drafts)
     if all(np.isnan(draft.signals.entropy).all() for draft in ctx.earlier):  # the engine tells no probabilities
         told.check(set(told.features) - set(fallback.PER_TRACE) | {"tokens"})
-    plan = told.plan(await measure(ctx, ctx.earlier, told.features))
+    plan = told.plan(await measure(ctx, ctx.earlier, told.features, told.temperature))
     ctx.log("plan", operators=list(plan), agreement=agreement(ctx.earlier))
     lot, left = ctx.rng("budget"), told.budget
     turns = [parse(name) for name in plan]
@@ -54,12 +54,18 @@ async def policy(ctx: Context, file: str = "", id: str = "") -> Draft:
     return majority(drafts)
 
 
-async def measure(ctx: Context, drafts: Sequence[Draft], names: Sequence[str]) -> dict[str, float]:
-    """The features of these names, as a policy was fitted on: means over traces, and what traces tell together."""
+async def measure(
+    ctx: Context, drafts: Sequence[Draft], names: Sequence[str], temperature: float | None = None
+) -> dict[str, float]:
+    """The features of these names, as a policy was fitted on: means over traces, and what traces tell together.
+
+    ``temperature``: at which two models are compared, as :meth:`Context.score` has it.
+    """
     written: list[Any] = [draft for draft in drafts if len(draft)]  # they have all that is read of a trace here
     rows = [fallback.of_trace(draft) for draft in written]
     if set(names) & set(features.names()) - set(fallback.PER_TRACE):
-        rows = [row | features.of_trace(await ctx.score(draft)) for row, draft in zip(rows, written, strict=True)]
+        scored = [await ctx.score(draft, temperature) for draft in written]
+        rows = [row | features.of_trace(apart) for row, apart in zip(rows, scored, strict=True)]
     known = {name: [row[name] for row in rows if not math.isnan(row[name])] for name in rows[0]} if rows else {}
     means = {name: sum(values) / len(values) for name, values in known.items() if values}
     found = means | fallback.of_problem(written)

@@ -38,7 +38,7 @@ class Policy:
     """Which plan a problem gets, within ``budget`` decoded tokens. ``trigger`` None: whoever asks knows what failed.
 
     ``costs``: mean decoded tokens of a try of each operator (missing: not known). ``provenance`` is anything JSON can
-    hold that says where it comes from.
+    hold that says where it comes from. ``temperature`` is the one at which features that compare two models are taken.
     """
 
     rule: Rule
@@ -47,6 +47,7 @@ class Policy:
     trigger: Trigger | None = None
     provenance: Mapping[str, Any] = field(default_factory=dict)
     costs: Mapping[str, float] = field(default_factory=dict)
+    temperature: float = 1.0
 
     @property
     def operators(self) -> tuple[str, ...]:
@@ -83,6 +84,7 @@ class Policy:
             "format": FORMAT,
             "version": VERSION,
             "signals": self.signals,
+            "temperature": self.temperature,
             "operators": {name: {"tokens": self.costs.get(name)} for name in self.operators},
             "budget": self.budget,
             "trigger": self.trigger
@@ -136,9 +138,13 @@ class Policy:
         budget = top.number("budget")
         if budget <= 0:
             raise WrongturnError(f"{source}: budget must be above 0, not {budget:g}")
+        temperature = top.number("temperature") if "temperature" in data else 1.0  # once it was 1 and not told
+        if temperature <= 0:
+            raise WrongturnError(f"{source}: temperature must be above 0, not {temperature:g}")
         told = {name: _Object(source, f"operators.{name}.", x) for name, x in top.get("operators", dict).items()}
         costs = {name: entry.number("tokens") for name, entry in told.items() if entry.data.get("tokens") is not None}
-        return cls(_READ[kind](rule, reference), budget, signals, trigger, top.get("provenance", dict), costs)
+        provenance = top.get("provenance", dict)
+        return cls(_READ[kind](rule, reference), budget, signals, trigger, provenance, costs, temperature)
 
 
 # -- rules as JSON -----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ Every function works on counts and knows nothing of models. What cannot be told 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from wrongturn.diagnose.intervals import share
 from wrongturn.stats import Estimate, holm, proportion
 
 STEERABLE, RESAMPLE, BEYOND, UNTOLD = "steerable", "resample", "beyond reach", "cannot be told"
@@ -93,7 +94,7 @@ class Label:
 
 def split(outcomes: ArrayLike, seed: int = 0) -> tuple[Counts, Counts]:
     """Tries [problems, operators, tries] (1, 0, or NaN: not made) as (select, score): each cell's tries are shared out
-    at random, the odd one to the score half."""
+    at random, the odd one to the score half (so an operator with a single try is tested, and never chosen)."""
     table = np.asarray(outcomes, np.float64)
     if table.ndim != 3 or not np.isin(table[~np.isnan(table)], (0, 1)).all():
         raise ValueError("outcomes are a table [problems, operators, tries] of 1, 0 and NaN")
@@ -110,16 +111,21 @@ def label(
     operators: Sequence[str],
     *,
     retry: str = "retry",
+    once: Collection[str] = (),
     alpha: float = ALPHA,
     compat: str | None = None,
 ) -> list[Label]:
-    """One label per problem.
+    """One label per problem. ``once`` are operators every try of which is the same (greedy decoding): tried once.
 
     - ``steerable``: on the select half retry fails at least half of the time and the best operator is at least 5
       points above it; on the score half that operator beats retry, p <= ``alpha``
     - ``resample``: not so, and retry has succeeded
-    - ``beyond reach``: no operator ever succeeded, in enough tries to say that none often does (``REACH``)
+    - ``beyond reach``: no operator ever succeeded, in enough tries to say that none often does (``REACH``); of an
+      operator that is tried once, one failure is enough
     - ``cannot be told``: anything else, with the reason
+
+    A success of an operator that is tried once makes no label: the try that chose it cannot test it, and a retry with
+    a fixed seed would be such an operator too. Its cell holds it against retry as one more draw; so do ``rescuers``.
 
     ``compat="naive"`` is the published rule: both halves pooled, the two thresholds, no test.
 
@@ -134,7 +140,7 @@ def label(
         cells = tuple(_cells(select, score, i, operators, plain))
         chosen = operators[int(best[i])] if best[i] >= 0 else None
         rescuers = tuple(cell.operator for cell in cells if cell.holm <= alpha)
-        name, reason = (STEERABLE, "") if steerable[i] else _otherwise(both, i, plain, p[i], compat, operators)
+        name, reason = (STEERABLE, "") if steerable[i] else _otherwise(both, i, plain, p[i], compat, operators, once)
         found.append(Label(name, chosen, float(p[i]), reason, rescuers, cells))
     return found
 
@@ -148,25 +154,39 @@ def null_rate(
     compat: str | None = None,
     draws: int = 200,
     seed: int = 0,
+    clusters: ArrayLike | None = None,
 ) -> Estimate:
-    """Share of problems labelled steerable where it makes no difference which operator is used.
+    """Share of problems labelled steerable where it makes no difference which operator is used: the mean of
+    :func:`by_chance`, with an interval over problems. Rows of one of ``clusters`` [problems] are one problem."""
+    hits = by_chance(select, score, retry=retry, alpha=alpha, compat=compat, draws=draws, seed=seed)
+    return share(hits, np.arange(len(hits)) if clusters is None else clusters)
 
-    A problem's successes are dealt out anew among all its tries (both halves, every operator), ``draws`` times: as many
-    successes, no operator better than another. The interval is Wilson's over problems, the draws averaged.
+
+def by_chance(
+    select: Counts,
+    score: Counts,
+    *,
+    retry: int = 0,
+    alpha: float = ALPHA,
+    compat: str | None = None,
+    draws: int = 200,
+    seed: int = 0,
+) -> NDArray[np.float64]:
+    """How often each problem [problems] is labelled steerable where no operator is better than another.
+
+    A problem's successes are dealt out anew among all its tries (both halves, every operator), ``draws`` times. NaN
+    without a draw.
     """
     rng, problems = np.random.default_rng(seed), len(select.tries)
     tries = np.concatenate((select.tries, score.tries), axis=1)
     total = (select.successes + score.successes).sum(axis=1)
-    width, hits = select.tries.shape[1], 0
+    width, hits = select.tries.shape[1], np.zeros(problems)
     for _ in range(draws):
         dealt = np.array([rng.multivariate_hypergeometric(t, k) for t, k in zip(tries, total, strict=True)])
         dealt = dealt.reshape(problems, 2 * width)
         first, second = Counts(dealt[:, :width], select.tries), Counts(dealt[:, width:], score.tries)
-        hits += int(_judged(first, second, retry, alpha, compat)[0].sum())
-    if not problems or not draws:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    around = proportion(round(hits / draws), problems)
-    return Estimate(hits / draws / problems, around.low, around.high, problems)
+        hits += _judged(first, second, retry, alpha, compat)[0]
+    return hits / draws if draws else np.full(problems, np.nan)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -229,7 +249,13 @@ def _cells(select: Counts, score: Counts, i: int, operators: Sequence[str], retr
 
 
 def _otherwise(
-    both: Counts, i: int, retry: int, p: float, compat: str | None, operators: Sequence[str]
+    both: Counts,
+    i: int,
+    retry: int,
+    p: float,
+    compat: str | None,
+    operators: Sequence[str],
+    once: Collection[str],
 ) -> tuple[str, str]:
     """The label of a problem that is not steerable, and why."""
     good, tries = both.successes[i], both.tries[i]
@@ -241,10 +267,15 @@ def _otherwise(
         return UNTOLD, "no other operator was tried"
     if good[retry] > 0:
         return RESAMPLE, f"{operators[retry]} succeeds in {good[retry]} of {tries[retry]} and no operator beats it"
+    again = (tries > 0) & ~np.isin(operators, list(once))
+    if good.max() > 0 and good[again].max(initial=0) == 0:
+        which = ", ".join(name for name, n in zip(operators, good, strict=True) if n)
+        why = "a single try cannot both choose and test"
+        return UNTOLD, f"{which} succeeded and {operators[retry]} never did, but {why}"
     if good.max() > 0:
         why = "none stood out on the select half" if math.isnan(p) else f"p = {p:.2g} on the score half"
         return UNTOLD, f"an operator succeeded and {operators[retry]} never did, but {why}"
-    weakest = int(tries[tries > 0].min())
+    weakest = int(tries[again].min())  # retry is one of them
     most = 1 - 0.05 ** (1 / weakest)
     if most <= REACH:
         return BEYOND, f"no success in {int(tries.sum())} tries; each operator's rate is below {most:.2f}"
