@@ -12,7 +12,7 @@ from wrongturn.trace import Trace, Usage
 
 
 def trace(
-    problem: str, strategy: str, answer: str, right: bool, *, draft: int = 0, tokens: int = 10, cost: int = 0
+    problem: str, strategy: str, answer: str, right: bool | None, *, draft: int = 0, tokens: int = 10, cost: int = 0
 ) -> Trace:
     return Trace(
         id=f"{problem}/{strategy}/0" + (f"+{draft}" if not cost else ""),
@@ -51,9 +51,11 @@ def test_votes_are_counted_in_the_order_they_were_drawn() -> None:
 
 def test_curve_interpolates_between_vote_sizes() -> None:
     curve = vote_curve([ballots("p", "xaa", "a")])
-    assert curve.at(25)[0] == pytest.approx(0.5)
-    assert curve.at(1000)[0] == 1
-    assert curve.at(1)[0] == 0
+    for tokens, right in ((25, 0.5), (30, 1), (1, 0)):  # cheaper than one sample: one sample
+        found = curve.at(tokens)
+        assert found is not None
+        assert found[0] == pytest.approx(right)
+    assert curve.at(30.1) is None  # no such votes were collected
 
 
 def test_rows() -> None:
@@ -72,6 +74,46 @@ def test_rows() -> None:
     assert rows["guard"]["equal_tokens"]["value"] == pytest.approx(0.5)  # half of the problems voted with n=2, half n=3
     assert rows["self_consistency:n=3"]["decoded_tokens"] == 30
     assert rows["oracle:any"]["accuracy"]["n"] == 40
+
+
+def test_dearer_than_any_vote_is_not_at_equal_tokens() -> None:
+    traces = []
+    for i in range(40):
+        traces += [trace(f"p{i}", "sample", "x", False, cost=10), *ballots(f"p{i}", "xax", "a")]
+        traces += [trace(f"p{i}", "guard", "a", True, cost=100), trace(f"p{i}", "greedy", "a", True, cost=4)]
+    rows = {row["strategy"]: row for row in compare(traces)}
+    assert rows["guard"]["equal_tokens"] is None
+    assert rows["guard"]["beyond_votes"] == 30
+    assert rows["greedy"]["equal_tokens"]["value"] == 1  # against one sample, which costs more than it did
+    assert {row["beyond_votes"] for name, row in rows.items() if name != "guard"} == {None}
+
+
+def without_references(traces: list[Trace]) -> list[Trace]:
+    for t in traces:
+        t.correct = None
+    return traces
+
+
+def test_ungraded_is_not_wrong() -> None:
+    traces = []
+    for i in range(40):
+        p = f"p{i}"
+        made = [trace(p, "sample", "a", True, cost=10), trace(p, "guard", "a", True, cost=25), *ballots(p, "aaa", "a")]
+        traces += made if i < 10 else without_references(made)
+    rows = compare(traces)
+    assert [row["accuracy"]["value"] for row in rows] == [1, 1, 1, 1]
+    assert {row["accuracy"]["n"] for row in rows} == {10}
+    assert {row["ungraded"] for row in rows} == {30}
+    assert compare(without_references(traces)) == []
+
+
+@pytest.mark.parametrize("strategy", ["sample", "guard", "self_consistency:n=3"])
+def test_a_problem_counts_where_every_answer_is_graded(strategy: str) -> None:
+    traces = []
+    for p in ("p0", "p1"):
+        traces += [trace(p, "sample", "a", True, cost=5), trace(p, "guard", "a", True, cost=5), *ballots(p, "aaa", "a")]
+    next(t for t in reversed(traces) if t.strategy == strategy).correct = None
+    assert {(row["accuracy"]["n"], row["ungraded"]) for row in compare(traces)} == {(1, 1)}
 
 
 def test_only_problems_that_all_attempted_count() -> None:

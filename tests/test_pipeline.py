@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +15,8 @@ import pytest
 import wrongturn as wt
 from wrongturn import pipeline
 from wrongturn.engines.base import Engine
+from wrongturn.engines.scripted import Scripted
+from wrongturn.errors import EngineError, WrongturnError
 from wrongturn.jobs import Settings, carry_out, jobs
 from wrongturn.pipeline import command, wait
 
@@ -121,13 +127,13 @@ def test_wait_returns_what_the_coroutine_does() -> None:
 
 def test_a_foreign_token_names_the_problem(engine: Engine) -> None:
     odd = wt.Problem("odd", "graph_search", "", (1, 2, 99), None)
-    with pytest.raises(ValueError, match="problem 'odd': token id 99 at position 2 is outside the vocabulary of 31"):
+    with pytest.raises(WrongturnError, match=r"problem 'odd': .*token id 99 at position 2 is outside the vocabulary"):
         wt.solve(engine, [odd])
 
 
 def test_a_prompt_longer_than_the_context_names_the_problem(engine: Engine) -> None:
     long = wt.Problem("long", "graph_search", "", (1,) * 400, None)
-    with pytest.raises(ValueError, match=r"problem 'long': the prefix has 400 tokens; the context of .* holds 384"):
+    with pytest.raises(EngineError, match=r"problem 'long': the prompt has 400 tokens; the context of .* holds 384"):
         wt.solve(engine, [long])
 
 
@@ -162,3 +168,62 @@ def test_grading_happens_after_the_strategy(
     wt.solve(engine, problems, strategy="self_consistency:n=3")
     assert len(settled) == len(problems)
     assert pipeline.silent("", 0, 0) is None
+
+
+# -- going on with a run -----------------------------------------------------------------------------------------------
+
+COIN = {(): {5: 0.5, 6: 0.5}}
+
+
+@pytest.mark.parametrize("call", [partial(wt.collect, samples=2), partial(wt.run, samples=2, strategies=["greedy"])])
+def test_other_problems_do_not_join_a_run(
+    call: Callable[..., Any], problems: list[wt.Problem], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "report", lambda *args, **options: {})  # it takes most of the time
+    coin, out = Scripted(COIN, 31, context=200), tmp_path / "run"
+    call(coin, problems[:3], out=out, max_tokens=5)
+    stored = wt.Run.open(out).done()
+    with pytest.raises(WrongturnError, match=rf"other problems \({problems[3].id!r} is not among its 3\).*--out"):
+        call(coin, problems[3:], out=out, max_tokens=5)  # as many of the same group
+    assert list(wt.Run.open(out).problems()) == [p.id for p in problems[:3]]
+    assert wt.Run.open(out).done() == stored
+    call(coin, problems[2::-1], out=out, max_tokens=5)  # the same in another order, and nobody holds the run
+    with pytest.raises(WrongturnError, match="is not the stored one of that id"):
+        call(coin, [*problems[:2], replace(problems[2], reference="0")], out=out, max_tokens=5)
+
+
+def test_a_run_already_mixed_says_so(problems: list[wt.Problem], tmp_path: Path) -> None:
+    coin, out = Scripted(COIN, 31, context=200), tmp_path / "run"
+    run = wt.collect(coin, problems[:3], out=out, max_tokens=5)
+    with wt.Run.create(out, run.settings) as mixed:
+        mixed.add_problems(problems)
+    with pytest.raises(WrongturnError, match=rf"more problems \({problems[3].id!r} is not among the 3 given\)"):
+        wt.collect(coin, problems[:3], out=out, max_tokens=5)
+
+
+def test_a_run_killed_before_it_had_problems_goes_on(problems: list[wt.Problem], tmp_path: Path) -> None:
+    coin, out = Scripted(COIN, 31, context=200), tmp_path / "run"
+    settings = pipeline.described(coin, problems, Settings(max_tokens=5), strategy="sample", samples=1)
+    wt.Run.create(out, settings).close()
+    assert len(wt.collect(coin, problems, out=out, max_tokens=5)) == len(problems)
+
+
+def test_other_fields_of_requests_do_not_join_a_run(problems: list[wt.Problem], tmp_path: Path) -> None:
+    def engine(**extra: Any) -> Engine:
+        return wt.open("openai:m", base_url="http://127.0.0.1:1/v1", extra=extra)
+
+    def settings(**extra: Any) -> dict[str, Any]:
+        return pipeline.described(engine(**extra), problems, Settings())
+
+    nested = {"chat_template_kwargs": {"enable_thinking": False}, "stop": ("a", "b")}
+    for name, extra in (("plain", {}), ("nested", nested)):
+        wt.Run.create(tmp_path / name, settings(**extra)).close()
+        wt.Run.create(tmp_path / name, settings(**extra)).close()
+    assert "extra" not in settings()  # so that runs made before it was recorded go on
+    with pytest.raises(WrongturnError, match=r"extra = \(not set\), not .*min_p"):
+        wt.Run.create(tmp_path / "plain", settings(min_p=0.3))
+    nested["chat_template_kwargs"] = {"enable_thinking": True}
+    with pytest.raises(WrongturnError, match=r"extra.chat_template_kwargs.enable_thinking = false, not true"):
+        wt.Run.create(tmp_path / "nested", settings(**nested))
+    with pytest.raises(WrongturnError, match="extra"):
+        wt.Run.create(tmp_path / "nested", settings())

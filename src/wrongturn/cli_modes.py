@@ -10,16 +10,13 @@ from typing import Annotated
 
 import typer
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
-from wrongturn.cli_common import svg_file, warn, write_picture
+from wrongturn.cli_common import out, svg_file, warn, write_picture
 from wrongturn.diagnose.modes import Judgement, Published, failure_modes, published_modes
 from wrongturn.diagnose.modes.figure import Curve, svg
 from wrongturn.diagnose.modes.published import VERDICTS
 from wrongturn.errors import WrongturnError
-
-out = Console()
 
 _CODES = {"C": "early better", "F": "whole trace better", "N": "near", "?": "ambiguous", "N/A": "not computed"}
 
@@ -111,7 +108,7 @@ def print_published(found: Published) -> None:
             first,
             f"{row.score.ap:.4f}",
             f"{row.delta:+z.4f}",
-            f"\\[{delta_low:+z.4f}, {delta_high:+z.4f}]",
+            f"[{delta_low:+z.4f}, {delta_high:+z.4f}]",
             f"{row.p:.4f}",
             _CODES[row.code],
         )
@@ -159,7 +156,7 @@ def print_judged(found: Judgement) -> None:
                 f"{row.skill.lift:+z.3f}",
                 f"{row.skill.length_lift:+z.3f}",
                 f"{row.delta:+z.3f}",
-                f"\\[{row.band[0]:+z.3f}, {row.band[1]:+z.3f}]",
+                f"[{row.band[0]:+z.3f}, {row.band[1]:+z.3f}]",
             )
         out.print(table)
     if found.commitment is not None:
@@ -169,4 +166,4 @@ def print_judged(found: Judgement) -> None:
 
 
 def say(text: str) -> None:
-    out.print(text, highlight=False, markup=False, soft_wrap=True)
+    out.print(text, highlight=False, soft_wrap=True)

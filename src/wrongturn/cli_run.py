@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from inspect import Parameter, Signature, signature
@@ -15,7 +14,7 @@ import typer
 import wrongturn
 from wrongturn import pipeline
 from wrongturn.cli_common import Graphs, Json, Seed, count, emit, out, progress_bars, search_problems
-from wrongturn.cli_show import print_summary
+from wrongturn.cli_show import print_failed, print_summary
 from wrongturn.engines import SPECS, Engine
 from wrongturn.errors import WrongturnError
 from wrongturn.jobs import Limits
@@ -170,6 +169,7 @@ def run(
             **asked.settings(problems),
         )
     emit(summary, as_json, print_summary)
+    end(summary)
 
 
 @with_options
@@ -215,11 +215,17 @@ def collect(
         "run": str(folder),
         "problems": len(collected.problems()),
         "traces": sum(row["traces"] for row in rows),
-        "failed": dict(Counter(failure.reason for failure in collected.failures())),
         "tokens": sum(row["decoded"] for row in rows),
         "seconds": round(time.monotonic() - began, 1),
-    }
+    } | pipeline.failed(collected)
     emit(facts, as_json, print_collected)
+    end(facts)
+
+
+def end(facts: dict[str, Any]) -> None:
+    """Exit with 2 where the run holds failures and nothing else."""
+    if facts["failed"] and not facts["traces"]:
+        raise typer.Exit(2)
 
 
 def dollars(text: str | None) -> tuple[float, float] | None:
@@ -237,5 +243,4 @@ def dollars(text: str | None) -> tuple[float, float] | None:
 
 def print_collected(facts: dict[str, Any]) -> None:
     out.print(f"{facts['traces']} traces of {facts['problems']} problems, {facts['tokens']} tokens, in {facts['run']}")
-    for reason, n in facts["failed"].items():
-        out.print(f"{n} failed: {reason}; the same command tries them again")
+    print_failed(facts)

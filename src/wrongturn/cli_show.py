@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 import wrongturn
 from wrongturn.cli_common import Folder, Json, Seed, emit, estimate, out, table
 from wrongturn.errors import WrongturnError
+from wrongturn.report.figures import visible
 
 
 def diagnose(folder: Folder, seed: Seed = 0, as_json: Json = False) -> None:
@@ -31,14 +33,15 @@ def show(
     """Show a trace in the terminal, its tokens shaded by entropy, or list the traces of a run."""
     stored = wrongturn.Run.open(folder)
     if trace is not None:
-        found = next((t for t in stored.traces() if t.id == trace), None)
+        found = next(stored.traces(top_k=False, id=trace), None)
         if found is None:
             raise WrongturnError(f"{folder}: no trace {trace!r} (wrongturn show {folder} lists them)")
         problem = stored.problems().get(found.problem)
         emit(trace_facts(found), as_json, lambda _: print_trace(found, problem.prompt if problem else ""))
         return
-    listed = [t for t in stored.traces() if not failed or t.correct is False]
-    facts = {"traces": len(listed), "shown": [trace_facts(t, brief=True) for t in listed[:limit]]}
+    where = {"correct": False} if failed else {}
+    listed = islice(stored.traces(top_k=False, **where), limit)  # as many parts as it takes, one at a time
+    facts = {"traces": stored.table(["id"], **where).num_rows, "shown": [trace_facts(t, brief=True) for t in listed]}
     emit(facts, as_json, print_list)
 
 
@@ -46,6 +49,23 @@ def show(
 
 
 def print_summary(summary: dict[str, Any]) -> None:
+    if summary["traces"]:
+        print_findings(summary)
+    took = f" in {summary['seconds']} s" if "seconds" in summary else ""
+    out.print(f"{summary['traces']} traces of {summary['problems']} problems{took}.")
+    print_failed(summary)
+    out.print(f"Report: {summary['report']}", soft_wrap=True)
+
+
+def print_failed(facts: dict[str, Any]) -> None:
+    """What could not be made, as :func:`wrongturn.pipeline.failed` tells it."""
+    for reason, n in facts["failed"].items():
+        out.print(f"{n} failed: {reason} ({visible(facts['why'][reason])})", style="yellow", soft_wrap=True)
+    if facts["failed"]:
+        out.print("The command that made the run tries them again.")
+
+
+def print_findings(summary: dict[str, Any]) -> None:
     accuracy = table("Accuracy of one sample, %", "distribution", "right answers", "problems")
     for group, e in summary["accuracy"].items():
         accuracy.add_row(group, estimate(e), str(e["n"]))
@@ -60,22 +80,31 @@ def print_summary(summary: dict[str, Any]) -> None:
         f"Median onset: {estimate(onset['median'])} % into a failed trace;\n"
         f"{estimate(onset['share_30'])} % of failures begin in the first 30 %.\n"
     )
+    print_comparison(summary["comparison"])
+
+
+def print_comparison(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        out.print("Strategies are not compared: they share no graded problem\n")
+        return
     compared = table(
         "Strategies, paired per problem, %", "strategy", "right", "tokens", "against sample", "at equal tokens"
     )
-    for row in summary["comparison"]:
+    for row in rows:
         compared.add_row(
             row["strategy"],
             estimate(row["accuracy"], digits=0),
             f"{row['decoded_tokens']:.0f}",
             estimate(row["difference"], signed=True),
-            estimate(row["equal_tokens"], signed=True),
+            "beyond" if row["beyond_votes"] else estimate(row["equal_tokens"], signed=True),
         )
     out.print(compared)
-    out.print("tokens: decoded a problem, all branches; at equal tokens: to self-consistency\n", style="dim")
-    took = f" in {summary['seconds']} s" if "seconds" in summary else ""
-    out.print(f"{summary['traces']} traces of {summary['problems']} problems{took}.")
-    out.print(f"Report: {summary['report']}", soft_wrap=True)
+    said = ["tokens: decoded a problem, all branches; at equal tokens: to self-consistency, one sample at least"]
+    if largest := next((row["beyond_votes"] for row in rows if row["beyond_votes"]), None):
+        said.append(f"beyond: more than the {largest:.0f} tokens of the largest vote that was collected")
+    if ungraded := rows[0]["ungraded"]:
+        said.append(f"problems left out, as not every answer to them is graded: {ungraded}")
+    out.print("\n".join(said) + "\n", style="dim")
 
 
 def print_claims(claims: list[dict[str, Any]]) -> None:

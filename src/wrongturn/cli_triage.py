@@ -80,7 +80,7 @@ def print_rule(rule: Rule) -> None:
 
 
 def number(e: Estimate, sign: str = "") -> str:
-    return f"{e.value:{sign}z.3f} \\[{e.low:{sign}z.3f}, {e.high:{sign}z.3f}]"
+    return f"{e.value:{sign}z.3f} [{e.low:{sign}z.3f}, {e.high:{sign}z.3f}]"
 
 
 def percent(e: Estimate, sign: str = "") -> str:

@@ -13,11 +13,13 @@ from wrongturn.trace import Trace
 
 
 def compare(traces: Sequence[Trace], *, baseline: str = "sample", seed: int = 0) -> list[dict[str, Any]]:
-    """One row per strategy over the problems that all of them attempted.
+    """One row per strategy over the problems that all of them attempted, and to which every answer is graded, votes
+    too: ``ungraded`` problems are left out. No row where that leaves none.
 
     Each row: accuracy (Estimate), mean decoded tokens per problem (all branches), mean ideal prefill tokens, the paired
     difference to ``baseline``, and ``equal_tokens``: the paired difference to self-consistency given the same mean
-    number of decoded tokens (a mixture of vote sizes n and n + 1). ``oracle:any`` counts a problem as solved where any
+    number of decoded tokens (:meth:`VoteCurve.at`). None where the strategy spent more than the largest vote that was
+    collected; ``beyond_votes`` is then what that vote cost. ``oracle:any`` counts a problem as solved where any
     of its self-consistency samples is right: an upper bound that no strategy reaches without knowing the answer.
     """
     chosen: dict[str, dict[str, Trace]] = defaultdict(dict)
@@ -31,25 +33,33 @@ def compare(traces: Sequence[Trace], *, baseline: str = "sample", seed: int = 0)
             votes[trace.problem].append(trace)
     if baseline not in chosen:
         return []
-    problems = sorted(set.intersection(*(set(found) for found in chosen.values())))
+    attempted = sorted(set.intersection(*(set(found) for found in chosen.values())))
+    problems = [p for p in attempted if _graded([*(found[p] for found in chosen.values()), *votes[p]])]
     if not problems:
         return []
+    ungraded = len(attempted) - len(problems)
     right = {name: _bools(found[p].correct for p in problems) for name, found in chosen.items()}
     curve = vote_curve([votes[p] for p in problems]) if all(votes[p] for p in problems) else None
     rows = []
     for name, found in sorted(chosen.items(), key=lambda item: (item[0] != baseline, item[0])):
-        tokens = np.array([found[p].usage.decoded for p in problems], float)
+        tokens = float(np.mean([found[p].usage.decoded for p in problems]))
+        rival = beyond = None
+        if curve is not None and name != baseline and not name.startswith("self_consistency"):
+            rival = curve.at(tokens)
+            beyond = float(curve.tokens[-1]) if rival is None else None
         rows.append(
             {
                 "strategy": name,
                 "accuracy": stats.proportion(int(right[name].sum()), len(problems)).dict(),
-                "decoded_tokens": float(tokens.mean()),
+                "decoded_tokens": tokens,
                 "prompt_tokens": float(np.mean([found[p].usage.ideal for p in problems])),
                 "difference": None if name == baseline else stats.difference(right[name], right[baseline]).dict(),
-                "equal_tokens": _against_votes(right[name], tokens, curve, seed)
-                if name != baseline and not name.startswith("self_consistency")
-                else None,
+                "equal_tokens": None
+                if rival is None
+                else stats.paired_bootstrap(right[name].astype(float), rival, seed=seed).dict(),
+                "beyond_votes": beyond,
                 "answered": float(np.mean([found[p].answer is not None for p in problems])),
+                "ungraded": ungraded,
             }
         )
     if curve is not None:
@@ -62,7 +72,9 @@ def compare(traces: Sequence[Trace], *, baseline: str = "sample", seed: int = 0)
                 "prompt_tokens": None,
                 "difference": stats.difference(anyone, right[baseline]).dict(),
                 "equal_tokens": None,
+                "beyond_votes": None,
                 "answered": None,
+                "ungraded": ungraded,
             }
         )
     return rows
@@ -74,8 +86,14 @@ class VoteCurve:
     def __init__(self, tokens: np.ndarray, right: np.ndarray) -> None:
         self.tokens, self.right = tokens, right
 
-    def at(self, tokens: float) -> np.ndarray:
-        """[problems] success where the mean cost is ``tokens``: a mixture of the two nearest vote sizes."""
+    def at(self, tokens: float) -> np.ndarray | None:
+        """[problems] success where the mean cost is ``tokens``: a mixture of the two nearest vote sizes.
+
+        None above the largest vote, where nothing is known. Below one sample it is one sample, the least there is: a
+        rival that cost more, so that what is gained over it is gained.
+        """
+        if tokens > self.tokens[-1]:
+            return None
         sizes = np.interp(tokens, self.tokens, np.arange(len(self.tokens)))
         low = int(sizes)
         high = min(low + 1, len(self.tokens) - 1)
@@ -98,10 +116,8 @@ def vote_curve(samples: Sequence[Sequence[Trace]]) -> VoteCurve:
     return VoteCurve(tokens.mean(axis=1), right)
 
 
-def _against_votes(right: np.ndarray, tokens: np.ndarray, curve: VoteCurve | None, seed: int) -> dict[str, Any] | None:
-    if curve is None:
-        return None
-    return stats.paired_bootstrap(right.astype(float), curve.at(float(tokens.mean())), seed=seed).dict()
+def _graded(traces: Iterable[Trace]) -> bool:
+    return all(trace.correct is not None for trace in traces)
 
 
 def _bools(values: Any) -> np.ndarray:

@@ -16,7 +16,7 @@ from wrongturn.compare import compare, outcomes
 from wrongturn.diagnose import Study, plan, study
 from wrongturn.distributed import fill_on_ray
 from wrongturn.engines.base import Engine
-from wrongturn.errors import EngineError
+from wrongturn.errors import EngineError, WrongturnError
 from wrongturn.jobs import NO_LIMITS, Limits, Progress, Settings, carry_out, fill, jobs, resample_jobs
 from wrongturn.report import Pieces, pieces_of
 from wrongturn.report import write as write_report
@@ -83,11 +83,11 @@ def collect(
     What an engine could not do is in ``run.failures()``, and is tried again by the next call. With ``on="ray"``,
     ``workers`` Ray actors do it, each with an engine opened as ``engine`` was (:mod:`wrongturn.distributed`).
     ``options`` are those of :class:`wrongturn.jobs.Settings`. Raises :class:`wrongturn.errors.WrongturnError` where the
-    folder is not a run, or one made with other settings, and ``EngineError`` where the engine can do nothing of it.
+    folder is not a run, or one of other settings or problems, ``EngineError`` where the engine can do nothing of it.
     """
     settings, todo = Settings(**options), jobs(problems, strategy, samples)
     with Run.create(out, described(engine, problems, settings, strategy=strategy, samples=samples)) as run:
-        run.add_problems(problems)
+        ask(run, problems)
         if on is None:
             wait(fill(engine, run, todo, settings, progress, strategy, limits))
         elif on == "ray" and engine.opening is not None:
@@ -106,7 +106,7 @@ def compared(engine: Engine) -> list[str]:
     """Those of ``COMPARED`` that the engine can carry out."""
     wait(engine.ready())
     known = engine.capabilities
-    return [name for name in COMPARED if name != "guard" or (known.prefix and known.logprobs != "none")]
+    return [name for name in COMPARED if name != "guard" or (known.prefix and known.logprobs == "raw")]
 
 
 def described(engine: Engine, problems: Sequence[Problem], settings: Settings, **more: Any) -> dict[str, Any]:
@@ -114,6 +114,17 @@ def described(engine: Engine, problems: Sequence[Problem], settings: Settings, *
     groups = Counter(problem.group or problem.task for problem in problems)
     beside = {} if engine.ancestor is None else {"ancestor": engine.ancestor.identity()}
     return engine.identity() | beside | {"problems": dict(groups)} | more | settings.dict()
+
+
+def ask(run: Run, problems: Sequence[Problem]) -> None:
+    """Store what a run asks. Raises ``WrongturnError`` where it asks anything else already: traces would be mixed."""
+    stored, given = run.problems(), dict.fromkeys(problem.id for problem in problems)
+    new, gone = [id for id in given if id not in stored], [id for id in stored if id not in given]
+    if stored and (new or gone):
+        why = f"other problems ({new[0]!r} is not among its {len(stored)})" if new else ""
+        why = why or f"more problems ({gone[0]!r} is not among the {len(given)} given)"
+        raise WrongturnError(f"{run.path} holds a run of {why}: use those, or give another --out")
+    run.add_problems(problems)
 
 
 def recover(engine: Engine, run: Run, settings: Settings, *, most: int = 40, progress: Progress = silent) -> None:
@@ -168,14 +179,16 @@ def by_id(run: Run, **where: Any) -> list[Trace]:
 def report(run: Run, *, seed: int = 0, findings: Study | None = None) -> dict[str, Any]:
     """Diagnose and compare a run, write ``diagnosis/study.json`` and ``report.html`` into it, return the summary.
 
-    Keys: traces, problems, accuracy, outcomes, onset (median, share_30, null_30), claims, comparison, report.
+    Keys: traces, problems, accuracy, outcomes, onset (median, share_30, null_30), claims, comparison, report; failed
+    and why as :func:`failed` has them.
     """
     findings = findings or diagnose(run, seed=seed)
     found, traces, problems = findings.dict(), by_id(run), run.problems()
     rows = compare(traces, seed=seed)
     run.write("diagnosis/study.json", json.dumps(found, indent=1))
     run.write("diagnosis/comparison.json", json.dumps(rows, indent=1))
-    meta = run.manifest | {"command": command(run.settings)}
+    told = failed(run)
+    meta = run.manifest | {"command": command(run.settings)} | told
     path = write_report(
         run.path / "report.html",
         traces=traces,
@@ -194,7 +207,14 @@ def report(run: Run, *, seed: int = 0, findings: Study | None = None) -> dict[st
         "claims": found["claims"],
         "comparison": rows,
         "report": str(path),
-    }
+    } | told
+
+
+def failed(run: Run) -> dict[str, Any]:
+    """What could not be made: ``failed`` counts it by reason, ``why`` has one message of each."""
+    failures = run.failures()
+    counts = Counter(failure.reason for failure in failures)
+    return {"failed": dict(counts), "why": {failure.reason: failure.message for failure in reversed(failures)}}
 
 
 def named(vocabulary: Mapping[int, str]) -> Pieces:
@@ -227,7 +247,7 @@ def run(
     plain = jobs(problems, "sample", samples)
     tried = [job for name in strategies for job in jobs(problems, name)]
     with Run.create(out, described(engine, problems, settings, strategies=list(strategies), samples=samples)) as folder:
-        folder.add_problems(problems)
+        ask(folder, problems)
 
         async def work() -> None:
             await fill(engine, folder, plain, settings, progress, "sampling")

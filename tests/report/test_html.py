@@ -405,6 +405,38 @@ def test_three_sentences(page, run):
     assert "which cannot be told from no difference" in text
 
 
+def test_ungraded_traces_are_not_counted_as_solved(tmp_path):
+    traces, problems = cases.run(40)
+    plain = [t for t in traces if t.strategy == "sample"]
+    for trace in plain[10:]:
+        trace.correct = None
+    page = Page(write(tmp_path / "r.html", traces=plain, problems=problems, study=cases.study(plain, problems)))
+    right = sum(t.correct for t in plain[:10])
+    said = page.text.replace("\u202f", " ")
+    assert f"The embedded reasoner solved {right} of 10 graph problems" in said
+    assert "; 30 of 40 traces are not graded." in said
+
+
+def test_dearer_than_any_vote_is_said(tmp_path):
+    base, guard, particles = cases.comparison()[:3]
+    dear = {**particles, "equal_tokens": None, "beyond_votes": 200.0, "ungraded": 3}
+
+    def said(*rows: dict) -> str:
+        path = write(tmp_path / "r.html", traces=[], problems={}, comparison=[{**row, "ungraded": 3} for row in rows])
+        return Page(path).text.replace("\u202f", " ")
+
+    text = said(base, guard, dear)
+    assert "self-consistency at equal decoded tokens, guard solved 74 %" in text
+    assert "; particles:n=8 spent more than the largest vote collected (200 tokens)" in text
+    assert "Problems left out, as not every answer to them is graded: 3." in text
+    base = {**base, "equal_tokens": None}
+    text = said(base, dear)
+    assert "Held against sample, particles:n=8 solved 67 %" in text
+    assert "at equal decoded tokens" not in text
+    assert "; particles:n=8 spent more than the largest vote collected (200 tokens)" in text
+    assert "collected (200" not in said(base, guard)
+
+
 def test_verdicts_are_words(page):
     assert "holds" in page.text
     assert "cannot be told" in page.text

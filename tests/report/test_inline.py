@@ -148,3 +148,15 @@ def test_nothing_known():
     empty = plain([])
     assert "0 tokens" in trace_html(empty)
     assert "0 tokens" in trace_text(empty).plain
+
+
+def test_escape_sequences_reach_no_terminal():
+    words = ["a\x1b]0;owned\x07", "\x9b2J", "b\x7f\tc", "d\r\n"]
+    trace = plain(words, onset=1, error="\x1b[31mred", strategy="\x1bc")
+    trace.id = "\x1b[2J"
+    for shown in (trace_text(trace, pieces=texts(words)).plain, Spans(trace_html(trace, pieces=texts(words))).text):
+        assert not [c for c in shown if c != "\n" and (c < " " or "\x7f" <= c < "\xa0")]
+        assert "a␛]0;owned␇" in shown
+    lines = trace_text(trace, pieces=texts(words)).plain.splitlines()
+    below = next(i for i, line in enumerate(lines) if line.lstrip().startswith("^"))
+    assert lines[below - 1][lines[below].index("^") :].startswith("␛[2Jb␡␉cd␍↵")  # ␛[ is what 9B stands for

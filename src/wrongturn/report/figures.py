@@ -13,10 +13,18 @@ from typing import Any
 
 THIN = "\u202f"
 
+_PICTURES = {c: chr(0x2400 + c) for c in range(0x20)} | {0x7F: "␡"}
+_PICTURES |= {0x80 + c: f"␛{chr(0x40 + c)}" for c in range(0x20)}  # what a C1 control is short for (ECMA-48, 5.3)
+
 
 def esc(value: object) -> str:
     """The value as HTML text, also safe inside a quoted attribute."""
     return escape(str(value), quote=True)
+
+
+def visible(text: str, keep: str = "") -> str:
+    """The text with its control characters as pictures, but for those to ``keep``: it commands no terminal."""
+    return text.translate({c: picture for c, picture in _PICTURES.items() if chr(c) not in keep})
 
 
 @dataclass(frozen=True, slots=True)

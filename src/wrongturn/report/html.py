@@ -126,10 +126,17 @@ def _facts(traces: Sequence[Trace], meta: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _overall(traces: Sequence[Trace]) -> dict[str, Any]:
-    """Share of right answers, and of traces without a wrong token, among the plain samples (or all, without those)."""
+    """Of the plain samples (or all, without those): the share of right answers and how many are graded, and the share
+    of traces without a wrong token."""
     ended = [trace for trace in traces if trace.finish != "until"]
     plain = [trace for trace in ended if trace.strategy == "sample"] or ended
     problems = [trace.problem for trace in plain]
     right = [math.nan if trace.correct is None else float(trace.correct) for trace in plain]
     exact = [math.nan if trace.onset is None else float(trace.onset < 0) for trace in plain]
-    return {"accuracy": share(right, problems).dict(), "exact": share(exact, problems).dict()}
+    ungraded = sum(map(math.isnan, right))
+    return {
+        "accuracy": share(right, problems).dict(),
+        "exact": share(exact, problems).dict(),
+        "graded": len(right) - ungraded,
+        "ungraded": ungraded,
+    }

@@ -12,6 +12,7 @@ import numpy as np
 from rich.style import Style
 from rich.text import Text
 
+from wrongturn.report.figures import visible
 from wrongturn.report.traces import Pieces, boundaries_of, entropy_scale, error_text, pieces_of, token_texts
 from wrongturn.trace import Trace
 
@@ -54,17 +55,17 @@ def trace_html(trace: Trace, *, pieces: Pieces = pieces_of, shown: int = SHOWN) 
             continue
         parts.append(_token_html(trace, item, scale))
         if item.onset:  # said below the step, which would fall apart around it
-            label = f'<b style="{_LABEL}">↑ first wrong token: {escape(error_text(trace.error))}</b>'
+            label = f'<b style="{_LABEL}">↑ first wrong token: {escape(_error(trace))}</b>'
         if item.ends:
             parts.append(label or "<br>")
             label = ""
     parts.append(label)
     if trace.onset is not None and trace.onset >= len(trace) and trace.finish != "until":
-        parts.append(f'<b style="{_LABEL}">↑ stops here: {escape(error_text(trace.error))}</b>')
+        parts.append(f'<b style="{_LABEL}">↑ stops here: {escape(_error(trace))}</b>')
     legend = "".join(f'<span style="{_shade(x)}">&nbsp;{x * scale:.2g}&nbsp;</span>' for x in (0, 0.25, 0.5, 0.75, 1))
     return (
         f'<div class="wrongturn-trace" style="max-width:60em">'
-        f"<div><b>{escape(trace.id)}</b> · {escape(_summary(trace))}</div>"
+        f"<div><b>{escape(visible(trace.id))}</b> · {escape(_summary(trace))}</div>"
         f'<div style="font-size:85%;opacity:.85">entropy, nats {legend}</div>'
         f'<div style="font-family:monospace;line-height:1.7;white-space:pre-wrap;overflow-wrap:anywhere;'
         f'max-height:40em;overflow-y:auto;padding:4px 2px">{"".join(parts)}</div></div>'
@@ -113,15 +114,15 @@ def trace_text(trace: Trace, *, width: int = 100, pieces: Pieces = pieces_of, sh
             continue
         style = _terminal_style(item.entropy, scale)
         if item.onset:
-            page.caret(f"first wrong token: {error_text(trace.error)}", len(item.text))
+            page.caret(f"first wrong token: {_error(trace)}", len(item.text))
             style += Style(underline=True, bold=True)
         page.write(item.text, style)
         if item.ends:
             page.end()
     page.end()
     if trace.onset is not None and trace.onset >= len(trace) and trace.finish != "until":
-        page.line(f"^ stops here: {error_text(trace.error)}", f"bold {_WRONG}")
-    head = Text.assemble((trace.id, "bold"), " · ", _summary(trace), "\n")
+        page.line(f"^ stops here: {_error(trace)}", f"bold {_WRONG}")
+    head = Text.assemble((visible(trace.id), "bold"), " · ", _summary(trace), "\n")
     legend = Text.assemble(("entropy, nats ", "dim"))
     for step, colour in enumerate(_STEPS):
         legend.append(f" {step * scale / (len(_STEPS) - 1):.2g} ", _style_of(colour))
@@ -203,14 +204,18 @@ def _summary(trace: Trace) -> str:
     parts = [graded, f"{len(trace):,} tokens", trace.strategy]
     if trace.onset is not None and 0 <= trace.onset < len(trace):
         parts.insert(1, f"first wrong token {trace.onset + 1:,}")
-    return " · ".join(parts)
+    return visible(" · ".join(parts))
+
+
+def _error(trace: Trace) -> str:
+    return visible(error_text(trace.error))
 
 
 def _items(trace: Trace, pieces: Pieces, shown: int) -> Iterator[_Token | _Gap]:
     """The tokens to show, and the gaps between them."""
     texts = token_texts(trace, pieces)
     ends = boundaries_of(trace, texts)
-    texts = [text or "∅" for text in texts]
+    texts = [visible(text, keep="\n") or "∅" for text in texts]
     if texts and texts[-1] == "∅" and trace.finish == "stop":
         texts[-1] = " end"
     entropy = trace.signals.entropy if len(trace.signals) == len(trace) else np.full(len(trace), np.nan)

@@ -11,13 +11,13 @@ from typing import Any
 from wrongturn.report.charts import onset_figure
 from wrongturn.report.figures import THIN, Figure, count, dig, esc, figure, number, percent, percent_range, plus
 from wrongturn.report.groups import OVERALL, totals
-from wrongturn.report.sections import baseline_of, is_bound
+from wrongturn.report.sections import baseline_of, beyond_votes, is_bound
 from wrongturn.tasks.registry import ERRORS
 
 
 def lead(study: Mapping[str, Any], comparison: Sequence[Mapping[str, Any]], facts: Mapping[str, Any]) -> str:
-    """What happened, in three sentences."""
-    sentences = (_solved(study, facts), _turned(study), _rescued(comparison))
+    """What happened, in three sentences; a fourth where some of it could not be made."""
+    sentences = [_solved(study, facts), _turned(study), _rescued(comparison), *_failed(facts)]
     return f'<div class="lead" id="summary">{"".join(f"<p>{esc(sentence)}</p>" for sentence in sentences)}</div>'
 
 
@@ -26,12 +26,11 @@ def _solved(study: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     who = "The embedded reasoner" if facts.get("engine") == "embedded" else named
     accuracy = dig(study, "accuracy") or {}
     overall = next((f for key in OVERALL if (f := figure(dig(accuracy, key)))), None) or figure(facts.get("accuracy"))
-    problems, traces = figure(dig(study, "problems")), figure(dig(study, "traces"))
     if overall is None:
         return f"{who} wrote {count(int(facts.get('traces') or 0))} traces; how many are right is not known."
     task = f"{str(facts.get('task') or '').replace('_', ' ').removesuffix(' search')} problems".strip()
-    n = int(problems.value) if problems else overall.n or 0
-    m = int(traces.value) if traces else n
+    n = overall.n or 0  # problems with a graded trace, and below their graded traces: the rest is no failure
+    m = int(facts.get("graded") or n)
     solved = f"solved {count(round(overall.value * n))} of {count(n)} {task}"
     if m != n:
         solved = f"was right in {count(round(overall.value * m))} of {count(m)} traces of {count(n)} {task}"
@@ -41,7 +40,18 @@ def _solved(study: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     if len(by_group) > 1:
         best, worst = (pick(by_group, key=lambda name: by_group[name].value) for pick in (max, min))
         spread = f", from {percent(by_group[best].value)} on {best} down to {percent(by_group[worst].value)} on {worst}"
-    return f"{who} {solved} ({percent(overall.value)}{between}){spread}."
+    ungraded = int(facts.get("ungraded") or 0)
+    rest = f"; {count(ungraded)} of {count(m + ungraded)} traces are not graded" if ungraded else ""
+    return f"{who} {solved} ({percent(overall.value)}{between}){spread}{rest}."
+
+
+def _failed(facts: Mapping[str, Any]) -> list[str]:
+    failed, why = facts.get("failed") or {}, facts.get("why") or {}
+    if not failed:
+        return []
+    kinds = "; ".join(f"{f'{count(n)} ' if len(failed) > 1 else ''}{kind}: {why[kind]}" for kind, n in failed.items())
+    them = "1 trace" if sum(failed.values()) == 1 else f"{count(sum(failed.values()))} traces"
+    return [f"{them} could not be made ({kinds}). The command that made the run tries again."]
 
 
 def _turned(study: Mapping[str, Any]) -> str:
@@ -94,4 +104,5 @@ def _rescued(comparison: Sequence[Mapping[str, Any]]) -> str:
     text += f", {plus(gain.value, gain.low, gain.high)}"
     if gain.low is not None and gain.high is not None and gain.low <= 0 <= gain.high:
         text += ", which cannot be told from no difference"
-    return text + "."
+    dear = beyond_votes(comparison)
+    return f"{text}; {dear}." if dear else f"{text}."

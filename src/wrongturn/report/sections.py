@@ -43,10 +43,21 @@ def is_bound(row: Mapping[str, Any]) -> bool:
     return str(row.get("strategy")).startswith("oracle")
 
 
+def beyond_votes(comparison: Sequence[Mapping[str, Any]]) -> str | None:
+    """Which strategies spent more than any vote that was collected, so that nothing is known at equal tokens."""
+    dear = {str(row.get("strategy")): f for row in comparison if (f := figure_value(row.get("beyond_votes")))}
+    if not dear:
+        return None
+    largest = number(round(next(iter(dear.values()))))
+    return f"{', '.join(dear)} spent more than the largest vote collected ({largest} tokens)"
+
+
 def strategies(comparison: Sequence[Mapping[str, Any]]) -> str:
     """The comparison table."""
     if not comparison:
-        return section("comparison", "Strategies compared", absent("No strategies were compared in this run."))
+        return section(
+            "comparison", "Strategies compared", absent("No strategies were compared: they share no graded problem.")
+        )
     base = baseline_of(comparison)
     columns = [("difference", f"against {base or 'the baseline'}")]
     if any(figure(row.get("equal_tokens")) for row in comparison):
@@ -79,12 +90,17 @@ def _comparison_note(
     said = ["Decoded tokens count every branch, also those that were dropped. Differences are paired per problem."]
     if len(columns) > 1:
         said.append(
-            "“Votes at equal tokens” is self-consistency with as many samples as the same decoded tokens would buy."
+            "“Votes at equal tokens” is self-consistency with as many samples as the same decoded tokens would buy, "
+            "one at least."
         )
     elif len(set(budgets)) == 1 and budgets[0]:
         said.append(f"All had the same budget: {number(figure_value(budgets[0]))} decoded tokens a problem.")
     else:
         said.append("The strategies did not spend the same: read a difference together with the tokens it cost.")
+    if dear := beyond_votes(comparison):
+        said.append(f"{dear}, so there is nothing to compare with at equal tokens.")
+    if ungraded := figure_value(comparison[0].get("ungraded")):
+        said.append(f"Problems left out, as not every answer to them is graded: {number(ungraded)}.")
     if any(is_bound(row) for row in comparison):
         said.append("An upper bound picks its answer knowing the right one; no strategy can.")
     said.append(f"Intervals are 95{THIN}%, one row at a time: the best of many rows is so in part by luck.")
