@@ -45,6 +45,23 @@ def test_a_lasting_rise_is_found_where_it_begins():
     assert detectors.highest(entropy) > 30
 
 
+@given(ENTROPIES.filter(lambda entropy: (~np.isnan(entropy)).any()))
+def test_detectors_read_known_tokens_only(entropy):
+    """Unknown tokens are no low ones: what is named is what would be named without them."""
+    known = np.flatnonzero(~np.isnan(entropy))
+    for rule in detectors.DETECTORS.values():
+        alone = rule(entropy[known])
+        assert rule(entropy) == (known[alone] if alone >= 0 else -1)
+
+
+def test_unknown_tokens_are_no_rise():
+    unknown = np.full(40, np.nan)
+    assert detectors.rise(unknown) == -1
+    assert detectors.rise(np.append(unknown, 0.5)) == -1
+    assert detectors.rise(np.concatenate((unknown, np.full(20, 0.1), np.full(20, 0.6)))) == 60
+    assert detectors.rise(np.concatenate((unknown, np.full(20, 0.5)))) != 40
+
+
 def test_detectors_of_a_planted_spike_and_of_noise():
     spiky, noise = detector_study(*prepared(crowd(1, spike=3.0))), detector_study(*prepared(crowd(1)))
     assert spiky["highest"].exact.low > 0.9

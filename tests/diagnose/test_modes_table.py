@@ -121,3 +121,23 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
         with warnings.catch_warnings(), pytest.raises(WrongturnError, match=expected):
             read_table(tmp_path / name)
+
+
+@pytest.mark.parametrize("blank", [None, " ", "NaN"])
+def test_rows_without_a_group_are_no_group(tmp_path: Path, blank: object) -> None:
+    columns = made_columns(30, 10)
+    columns["question_id"][4] = blank
+    path = write_csv(tmp_path / "t.csv", columns)
+    for features in (table_features, answered_features):
+        with pytest.raises(WrongturnError) as found:
+            features(read_table(path), "question_id")
+        cell = "" if blank is None else blank
+        assert str(found.value) == f"{path}: row 6, column 'question_id': {cell!r} is not the name of a group"
+
+
+def test_rows_that_take_no_part_need_no_group(tmp_path: Path) -> None:
+    columns = made_columns(60, 30)
+    columns["prefinal_len"][4], columns["question_id"][4] = 0, None
+    found = table_features(read_table(write_csv(tmp_path / "t.csv", columns)), "question_id")
+    assert found.groups is not None
+    assert len(set(found.groups)) == len(found) == 59

@@ -84,3 +84,20 @@ def test_summaries_are_those_of_each_span(values, spans):
         for name in ("mean", "std", "max", "min"):
             expected = getattr(np, name)(part) if len(part) else np.nan
             assert found[name][i] == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
+def test_an_infinite_value_stays_in_its_span():
+    """A token of probability zero: the mean and maximum of its span are infinite, those of the others theirs."""
+    values = np.array([1, 2, np.inf, 1, 1, 2, 3, 4.0])
+    found = summaries(values, np.array([0, 3, 5, 5, 0]), np.array([3, 5, 8, 5, 8]))
+    np.testing.assert_array_equal(found["mean"], [np.inf, 1, 3, np.nan, np.inf])
+    np.testing.assert_array_equal(found["max"], [np.inf, 1, 4, np.nan, np.inf])
+    np.testing.assert_array_equal(found["min"], [1, 1, 2, np.nan, 1])
+    np.testing.assert_allclose(found["std"], [np.nan, 0, np.sqrt(2 / 3), np.nan, np.nan])
+
+
+def test_large_values_cost_the_later_spans_no_digits():
+    values = np.concatenate((np.full(9, 9999.0), [1e-5, 3e-5]))
+    found = summaries(values, np.array([9]), np.array([11]))
+    assert found["mean"][0] == pytest.approx(2e-5, rel=1e-12)
+    assert found["std"][0] == pytest.approx(1e-5, rel=1e-9)

@@ -68,14 +68,14 @@ def above_running_quantile(entropy: Array) -> int:
 
 def rise(entropy: Array) -> int:
     """The token from which entropy is raised: the split with the largest scaled rise of the mean (Page 1954)."""
-    x = np.where(np.isnan(entropy), 0.0, entropy)
-    n = len(x)
+    known = np.flatnonzero(~np.isnan(entropy))
+    x, n = entropy[known], len(known)
     if n < 2:
         return -1
     before = np.arange(1, n)
     total = np.cumsum(x)
     contrast = (total[-1] - total[:-1]) / (n - before) - total[:-1] / before
-    return int(before[np.argmax(contrast * np.sqrt(before * (n - before)))])
+    return int(known[before[np.argmax(contrast * np.sqrt(before * (n - before)))]])
 
 
 DETECTORS: dict[str, Callable[[Array], int]] = {

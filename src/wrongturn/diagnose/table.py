@@ -138,22 +138,25 @@ def tabulate(traces: Sequence[Trace], problems: Mapping[str, Problem]) -> Table:
 
 
 def summaries(values: Array, start: Index, stop: Index) -> dict[str, Array]:
-    """Mean, max, min and population std of ``values[start:stop]``, NaN left out; NaN where nothing is known."""
+    """Mean, max, min and population std of ``values[start:stop]``, NaN left out; NaN where nothing is known.
+
+    An infinite value (the nll of a token of probability zero) makes mean and max of its spans infinite, their std NaN.
+    """
     known = ~np.isnan(values)
-    x = np.where(known, values, 0.0)
-    count, total, square = (
-        np.diff(np.concatenate(([0.0], np.cumsum(part)))[np.column_stack((start, stop))], axis=1)[:, 0]
-        for part in (known, x, x * x)
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = total / count
-        std = np.sqrt(np.maximum(square / count - mean * mean, 0.0))
     pairs = np.column_stack((start, stop)).ravel()
-    extremes = {}
-    for name, reduce, fill in (("max", np.maximum, -np.inf), ("min", np.minimum, np.inf)):
-        padded = np.append(np.where(known, values, fill), fill)
-        found = reduce.reduceat(padded, pairs)[::2] if len(pairs) else np.zeros(0)
-        extremes[name] = np.where(count > 0, found, np.nan)
+
+    def reduced(by: np.ufunc, part: Array, fill: float) -> Array:
+        """Each span by itself: one infinite sum must not reach the next. An empty span gets any value."""
+        return by.reduceat(np.append(np.where(known, part, fill), fill), pairs)[::2] if len(pairs) else np.zeros(0)
+
+    count = np.where(stop > start, reduced(np.add, known.astype(np.float64), 0.0), 0.0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(count > 0, reduced(np.add, values, 0.0) / count, np.nan)
+        std = np.sqrt(np.maximum(reduced(np.add, values * values, 0.0) / count - mean * mean, 0.0))
+    extremes = {
+        name: np.where(count > 0, reduced(by, values, fill), np.nan)
+        for name, by, fill in (("max", np.maximum, -np.inf), ("min", np.minimum, np.inf))
+    }
     return {"mean": mean, "std": std, **extremes}
 
 

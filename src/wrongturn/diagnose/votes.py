@@ -69,7 +69,8 @@ def read_samples(run: Run) -> Samples:
 
 def _summaries(trace: Trace) -> Array:
     summary = windows(trace.signals, [(0.0, math.inf)])
-    return np.array([summary[name][0] for name in SOUND])
+    known = np.array([summary[name][0] for name in SOUND])
+    return np.where(np.isinf(known), np.nan, known)  # of a token of probability zero: no regression has a place for it
 
 
 def vote(samples: Samples) -> Votes:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wrongturn.diagnose.modes.audit import OUTCOMES, counts, outcomes
-from wrongturn.diagnose.modes.table import Table
+from wrongturn.diagnose.modes.table import Table, is_missing
 from wrongturn.errors import WrongturnError
 from wrongturn.signals import windows
 from wrongturn.store import Run
@@ -139,9 +139,18 @@ def _gather(
         early=np.stack(early),
         mode="prefinal" if prefinal else "regular",
         lengths=_lengths(table, prefinal)[rows],
-        groups=None if group is None else np.array([str(cell) for cell in table.column(group)])[rows],
+        groups=None if group is None else _groups(table, group, rows),
         warnings=tuple(warnings),
     )
+
+
+def _groups(table: Table, name: str, rows: NDArray[np.bool_]) -> NDArray[np.str_]:
+    """The group of each of the ``rows``. A row without one is an error: together they would be one large group."""
+    cells = table.column(name)
+    for i in np.flatnonzero(rows).tolist():
+        if is_missing(cells[i]):
+            raise table.wrong(i, name, cells[i], "the name of a group")
+    return np.array([str(cell) for cell in cells])[rows]
 
 
 def _repetition(repeated: list[tuple[int, int]], what: str) -> list[str]:
@@ -222,6 +231,13 @@ def run_features(
     if not failed:
         raise WrongturnError(f"{run.path}: no graded plain samples to tell failure modes from")
     table = np.stack(tables, axis=1)
+    infinite = np.isinf(table)  # of a token of probability zero: no regression has a place for it
+    warnings = [f"{found['missing']} ungraded traces are left out"] if found["missing"] else []
+    if infinite.any():
+        warnings.append(
+            f"infinite nll in {infinite.any(axis=(0, 2)).sum()} traces: there its mean and maximum are unknown"
+        )
+    table = np.where(infinite, np.nan, table)
     return Features(
         source=str(run.path),
         failed=np.array(failed),
@@ -233,7 +249,7 @@ def run_features(
         lengths=np.array(lengths, np.float64),
         groups=np.array(groups),
         relative=relative,
-        warnings=(f"{found['missing']} ungraded traces are left out",) if found["missing"] else (),
+        warnings=tuple(warnings),
         outcomes=found,
     )
 
