@@ -1,6 +1,7 @@
 """The packaged reasoner, the ancestor and its two specialists: accuracy, anatomy of errors, pictures, model cards.
 
     python bench/lab.py            # measure everything (about 40 minutes on one core), then write
+    python bench/lab.py anatomy    # the first errors alone, then write
     python bench/lab.py write      # pictures and cards from bench/results/lab.json
     python bench/lab.py trace      # the specialist rewarded for whole traces, trained and measured (an hour)
     python bench/lab.py lengths    # by how much wrong answers are too short (about 3 minutes)
@@ -33,13 +34,15 @@ N_GREEDY, N_SAMPLED, SAMPLES = 500, 300, 4
 N_ANATOMY = {"graph_search": 200, "ancestor": 100, "sft": 100, "grpo": 100}
 
 
-def measure() -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def measure(accuracies: bool = True) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(RESULTS.read_text())
     for name in MODELS:
-        greedy = evaluate(name, published.DISTRIBUTIONS, n=N_GREEDY)
-        sampled = evaluate(name, published.DISTRIBUTIONS, n=N_SAMPLED, sampled=True)
-        dissected = anatomy(*sample(name, published.DISTRIBUTIONS, n=N_ANATOMY[name], samples=SAMPLES)).dict()
-        found[name] = {"greedy": greedy, "sampled": sampled, "anatomy": dissected}
+        if accuracies:
+            greedy = evaluate(name, published.DISTRIBUTIONS, n=N_GREEDY)
+            sampled = evaluate(name, published.DISTRIBUTIONS, n=N_SAMPLED, sampled=True)
+            found[name] = {"greedy": greedy, "sampled": sampled}
+        traces = sample(name, published.DISTRIBUTIONS, n=N_ANATOMY[name], samples=SAMPLES)
+        found[name]["anatomy"] = anatomy(*traces).dict()
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
         print(name, flush=True)
     return found
@@ -155,7 +158,7 @@ def main() -> None:
         name = {"trace": "lab_grpo_trace.json", "lengths": "lab_lengths.json"}[sys.argv[1]]
         RESULTS.with_name(name).write_text(json.dumps(made, indent=1) + "\n")
         return
-    found = json.loads(RESULTS.read_text()) if sys.argv[1:] == ["write"] else measure()
+    found = json.loads(RESULTS.read_text()) if sys.argv[1:] == ["write"] else measure(sys.argv[1:] != ["anatomy"])
     draw(found)
     for name in WHAT:
         (model_folder(name) / "MODEL_CARD.md").write_text(card(name, found[name]), encoding="utf-8")

@@ -88,8 +88,8 @@ def test_the_budget_is_spent_and_more_of_it_never_hurts(budget: int, seed: int) 
     plans = all_plans(OPERATORS)
     spent, more = (spend(found, plans, b, orders=6, votes=False, seed=1) for b in (budget, budget + 20))
     assert (spent.tokens < budget + 30).all()  # no order begins a try beyond it
-    even = spend(found, plans, budget, orders=200, votes=False, seed=1)
-    assert even.tokens[even.short == 0] == pytest.approx(budget, abs=1.5)
+    even = spend(found, plans, budget, orders=200, votes=False, seed=1)  # standard error: about 0.7 tokens
+    assert even.tokens[even.short == 0] == pytest.approx(budget, abs=3.5)
     assert (spent.rescued <= more.rescued).all()
     assert ((spent.short == 0) | (spent.short == 1) | (spent.tokens > 0)).all()
     assert ((spent.rescued >= 0) & (spent.rescued <= 1)).all()
