@@ -114,8 +114,9 @@ def test_a_watch_on_the_stream_stops_where_it_stops_in_our_own_loop(
         if ours.pending is not None:
             assert theirs.pending is not None
             np.testing.assert_allclose(theirs.pending.entropy, ours.pending.entropy, atol=1e-3)
-    dropped = sum(c.finish == "until" for c in there)
-    assert meter.spent == sum(len(c.ids) for c in there) + dropped
+    stopped = sum(c.finish == "until" for c in there)
+    dropped = meter.spent - sum(len(c.ids) for c in there)
+    assert stopped <= dropped <= 4 * stopped  # the token it ends before, and what came in one event with it
 
 
 def test_samples_are_reproducible_and_drawn_from_the_distribution(remote: Callable[..., OpenAI]) -> None:
