@@ -196,8 +196,5 @@ def test_version_and_help() -> None:
     assert "--install-completion" in shown
 
 
-def test_a_file_where_a_folder_belongs_is_named(tmp_path: Path) -> None:
-    (tmp_path / "afile").write_text("")
-    said = refused("lab", "train", "graph_search", "--tokens", "1k", "--out", tmp_path / "afile")
-    assert "afile: File exists" in said.replace("\n", "")
+def test_a_seed_is_no_negative_number() -> None:
     assert "Invalid value for '--seed'" in wrongturn("run", "--seed", "-1", code=2).stderr

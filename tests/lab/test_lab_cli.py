@@ -14,11 +14,15 @@ pytestmark = pytest.mark.torch
 pytest.importorskip("torch")
 
 
-def wrongturn(*args: str | Path) -> dict[str, object]:
+def asked(*args: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "wrongturn", *map(str, args), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def wrongturn(*args: str | Path) -> dict[str, object]:
+    return json.loads(asked(*args).stdout)
 
 
 def test_train_export_and_run(tmp_path: Path) -> None:
@@ -41,3 +45,11 @@ def test_train_export_and_run(tmp_path: Path) -> None:
         tmp_path / "run",
     )
     assert summary["problems"] == 6
+
+
+def test_a_file_where_a_folder_belongs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "afile").write_text("")
+    done = asked("lab", "train", "graph_search", "--tokens", "1k", "--out", tmp_path / "afile", code=2)
+    assert done.stderr.strip().startswith("wrongturn: ")
+    assert "afile: File exists" in done.stderr
+    assert "Traceback" not in done.stderr
