@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from made_traces import made
 from wrongturn.divergence import from_logits
 from wrongturn.engines.pair import divergences
 from wrongturn.errors import EngineError
+from wrongturn.routing import Policy, follow
+from wrongturn.routing.rules import Fixed, Reference
 from wrongturn.strategies import parse
 from wrongturn.strategies.base import blank_chunk
 from wrongturn.strategies.conditions import Exceeds
@@ -171,16 +174,26 @@ def test_a_model_that_says_nothing_leaves_an_operator_its_empty_sample(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ctx, engine = context({(): A})
-    said = wt.engines.Chunk(*(array[:0] for array in (np.zeros(1, np.int32), wt.signals.Signals.empty(1))), *nothing(3))
-    said.finish = "stop"
-
-    async def generate(request: wt.engines.Request) -> wt.engines.Chunk:
-        return said
-
-    monkeypatch.setattr(engine, "generate", generate)
+    monkeypatch.setattr(engine, "generate", says_nothing)
     draft = wt.pipeline.wait(parse(name)(ctx))
     assert (len(draft), draft.finish) == (0, "stop")
     assert draft in ctx.drafts
+
+
+def test_a_policy_does_not_ask_for_ever_a_model_that_says_nothing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ctx, engine = context({(): A})
+    monkeypatch.setattr(engine, "generate", says_nothing)
+    Policy(Fixed(Reference(), ("retry",)), 20.0).save(tmp_path / "policy.json")
+    wt.pipeline.wait(follow.policy(ctx, file=str(tmp_path / "policy.json")))
+    assert len(ctx.drafts) == 21  # a sample, and what is begun of a budget of 20 at a token each
+
+
+async def says_nothing(request: wt.engines.Request) -> wt.engines.Chunk:
+    said = wt.engines.Chunk(*(array[:0] for array in (np.zeros(1, np.int32), wt.signals.Signals.empty(1))), *nothing(3))
+    said.finish = "stop"
+    return said
 
 
 def nothing(k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -49,7 +49,7 @@ async def policy(ctx: Context, file: str = "", id: str = "") -> Draft:
                 return majority(drafts)
             before = ctx.meter.spent
             drafts.append(await operator(ctx))
-            left -= ctx.meter.spent - before
+            left -= max(ctx.meter.spent - before, 1)  # a model that says nothing is not asked for ever
         turns = [operator for operator in turns if not always_the_same(operator)]
     return majority(drafts)
 
