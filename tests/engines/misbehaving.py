@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+from weakref import WeakSet
 
 MODEL, KEY = "toy", "sk-secret-1234567890"
 EOS, SIZE = 0, 40
@@ -118,7 +119,7 @@ class Server:
     def __enter__(self) -> Server:
         self.toy, self._busy = Toy(), 0
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._transports: set[asyncio.BaseTransport] = set()
+        self._transports: WeakSet[asyncio.BaseTransport] = WeakSet()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -164,8 +165,9 @@ class Server:
             await asyncio.wait(others, timeout=0.05)
         for transport in self._transports:
             transport.abort()
+        while any(transport.get_extra_info("socket").fileno() >= 0 for transport in self._transports):
+            await asyncio.sleep(0.002)
         self._transports.clear()
-        await asyncio.sleep(0.002)
 
     # -- HTTP ----------------------------------------------------------------------------------------------------------
 
@@ -185,7 +187,6 @@ class Server:
             pass
         finally:
             self._tasks.discard(task)
-            self._transports.discard(writer.transport)
             writer.transport.abort()
 
     async def _request(
