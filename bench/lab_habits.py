@@ -22,7 +22,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 import torch
 
-from wrongturn import stats
+from wrongturn import stats, tasks
+from wrongturn.diagnose.intervals import share
 from wrongturn.lab import grpo, picture
 from wrongturn.lab.anatomy import anatomy
 from wrongturn.lab.checkpoints import ancestor
@@ -32,6 +33,7 @@ from wrongturn.lab.machine import Machine
 from wrongturn.lab.model import ModelConfig
 from wrongturn.lab.recipes import words
 from wrongturn.lab.train import TrainConfig, train
+from wrongturn.trace import Trace
 
 HERE = Path(__file__).parent
 RESULTS, DOCS, RUNS = HERE / "results" / "lab_habits.json", HERE.parent / "docs", Path("runs/lab_habits")
@@ -69,8 +71,18 @@ def describe(folder: Path) -> dict[str, Any]:
         "right": {group: list(of.values()) for group, of in right.items()},
         "tokens": {group: float(np.mean([len(t.ids) for t in traces if t.group == group])) for group in right},
         "exact": {group: float(np.mean([t.error is None for t in traces if t.group == group])) for group in right},
+        "goal_lines": {f"{group}, {name}": plain(of) for group in right for name, of in goal_lines(traces, group)},
         "anatomy": anatomy(traces, problems).dict(),
     }
+
+
+def goal_lines(traces: list[Trace], group: str) -> list[tuple[str, stats.Estimate]]:
+    """How many samples have a line that names a goal, and how many are right of those with and without one."""
+    task, of = tasks.get("countdown_search"), [t for t in traces if t.group == group]
+    names = np.array(["@" in "".join(task.pieces(t.ids)) for t in of])
+    right, problem = np.array([bool(t.correct) for t in of]), np.array([t.problem for t in of])
+    kinds = (("right with", names), ("right without", ~names))
+    return [("with", share(names, problem)), *((kind, share(right[k], problem[k])) for kind, k in kinds if k.any())]
 
 
 # -- what the arms say together ----------------------------------------------------------------------------------------

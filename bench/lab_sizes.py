@@ -97,6 +97,20 @@ def depth(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
+def spread(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Per distribution the standard deviation of right paths over the seeds of a size (pooled, points), and how many
+    runs of each size it takes to see 5 points (two-sided 5 %, power 80 %)."""
+    rows = []
+    for i, distribution in enumerate(published.DISTRIBUTIONS):
+        sizes: dict[str, list[float]] = {}
+        for f in found:
+            sizes.setdefault(f["size"], []).append(100 * f["greedy"][i]["path_accuracy"]["value"])
+        freedom = sum(len(values) - 1 for values in sizes.values())
+        variance = sum(np.var(values) * len(values) for values in sizes.values()) / freedom if freedom else float("nan")
+        rows.append({"distribution": distribution, "points": variance**0.5, "runs": 2 * 2.8**2 * variance / 5**2})
+    return rows
+
+
 def more(a: Sequence[float], b: Sequence[float]) -> dict[str, float | int | None]:
     if min(len(a), len(b)) < 2:
         return {"value": None, "low": None, "high": None, "n": len(a) + len(b)}
@@ -163,7 +177,7 @@ def table(found: Sequence[dict[str, Any]], decoding: str, kind: str) -> str:
 def write(runs: Path) -> None:
     everything = read(runs) or json.loads(RESULTS.read_text())["runs"]
     found = [f for f in everything if "greedy" in f]
-    facts = {"depth": depth(found), "runs": everything}
+    facts = {"depth": depth(found), "spread": spread(found), "runs": everything}
     RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
     (DOCS / "lab-sizes.svg").write_text(draw(everything), encoding="utf-8")
     for decoding, kind in MEASURES:
@@ -172,6 +186,8 @@ def write(runs: Path) -> None:
     for row in facts["depth"]:
         print(f"| {row['distribution']} | " + " | ".join(signed(row[f"{d} {k}"]) for d, k in MEASURES), end="")
         print(f" | {row['published']:+.1f} |")
+    for row in facts["spread"]:
+        print(f"{row['distribution']}: seeds of a size {row['points']:.0f} points apart, {row['runs']:.0f} runs for 5")
 
 
 def signed(e: dict[str, Any]) -> str:
