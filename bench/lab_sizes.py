@@ -148,7 +148,7 @@ def draw(found: Sequence[dict[str, Any]]) -> str:
         ("3x4", "back", "Trace back right on G15_2,4, 3x4, by seed"),
         ("3x4", "exact_long", "Whole traces right on G15_5,6, 3x4, by seed"),
     ):
-        shown.append((role, what, [f for f in found if f["size"] == size], lambda f: f"seed {f['seed']}"))
+        shown.append((role, what, [f for f in found if f["size"] == size], lambda facts: f"seed {facts['seed']}"))
     return picture.stack(
         [
             picture.curves(
