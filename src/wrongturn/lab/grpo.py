@@ -26,7 +26,6 @@ from wrongturn.errors import WrongturnError
 from wrongturn.lab import checkpoints, recipes
 from wrongturn.lab.decoding import decoded, written
 from wrongturn.lab.model import ModelConfig, Reasoner
-from wrongturn.lab.recipes import own_tokens
 from wrongturn.tasks.base import OwnTokens
 from wrongturn.trace import Problem
 
@@ -74,7 +73,7 @@ def reward(task: OwnTokens, problem: Problem, ids: np.ndarray, kind: str) -> flo
 
 def rollouts(engine: Embedded, config: GrpoConfig, problems: Sequence[Problem], step: int) -> list[list[Rollout]]:
     """``samples`` rollouts of each problem, with advantages; the same (seed, step) gives the same draws."""
-    task = own_tokens(config.task)
+    task = recipes.own_tokens(config.task)
 
     async def ask() -> list[Chunk]:
         requests = [

@@ -145,20 +145,11 @@ def label(
     return found
 
 
-def null_rate(
-    select: Counts,
-    score: Counts,
-    *,
-    retry: int = 0,
-    alpha: float = ALPHA,
-    compat: str | None = None,
-    draws: int = 200,
-    seed: int = 0,
-    clusters: ArrayLike | None = None,
-) -> Estimate:
+def null_rate(select: Counts, score: Counts, *, clusters: ArrayLike | None = None, **how: Any) -> Estimate:
     """Share of problems labelled steerable where it makes no difference which operator is used: the mean of
-    :func:`by_chance`, with an interval over problems. Rows of one of ``clusters`` [problems] are one problem."""
-    hits = by_chance(select, score, retry=retry, alpha=alpha, compat=compat, draws=draws, seed=seed)
+    :func:`by_chance` (which takes ``how``), with an interval over problems. Rows of one of ``clusters`` [problems] are
+    one problem."""
+    hits = by_chance(select, score, **how)
     return share(hits, np.arange(len(hits)) if clusters is None else clusters)
 
 
