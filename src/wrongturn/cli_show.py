@@ -99,7 +99,7 @@ def print_comparison(rows: list[dict[str, Any]]) -> None:
             "beyond" if row["beyond_votes"] else estimate(row["equal_tokens"], signed=True),
         )
     out.print(compared)
-    said = ["tokens: decoded a problem, all branches; at equal tokens: against as many votes as cost the same, one at least"]
+    said = ["tokens: decoded a problem, all branches; at equal tokens: against votes that cost the same, one at least"]
     if largest := next((row["beyond_votes"] for row in rows if row["beyond_votes"]), None):
         said.append(f"beyond: more than the {largest:.0f} tokens of the largest vote that was collected")
     if ungraded := rows[0]["ungraded"]:
